@@ -1,0 +1,80 @@
+"""ONNX Runtime artifacts from the hub graph: `.onnx`, and `.ort` with the operators that a small build must contain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgekit.contract import Artifact, Binding
+from edgekit.errors import QuantizeError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgekit.quantize import Calibration
+    from edgekit.quantize.recipe import Recipe
+
+__all__ = ["build"]
+
+
+def build(
+    hub: ir.Model, precision: str, *, calibration: Calibration | None = None, recipe: Recipe | None = None
+) -> list[Artifact]:
+    """All ONNX Runtime artifacts of one precision.
+
+    Every artifact has the hub's inputs and outputs: same names, same shapes, same dtypes (float32 also for fp16 and int8).
+    Each has been loaded by onnxruntime. The same hub and the same calibration data give the same bytes.
+
+    Args:
+        hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
+        precision: One of `edgekit.quantize.PRECISIONS`.
+        calibration: Real inputs. `int8` needs them; `fp16` uses them, where given, to find values beyond float16.
+        recipe: How to quantize; the default suits CNNs and transformers alike.
+
+    Returns:
+        `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16), and for the latter an artifact of the format
+        `ort-config`: a text file, `model_<precision>.required_operators.config`, which is nothing to load or run.
+
+    Raises:
+        QuantizeError: int8 without calibration data, or a model that cannot be quantized.
+        ArtifactError: onnxruntime does not load the result, or the model is larger than an ONNX file can be.
+    """
+    from edgekit.ort.model import clean_bytes
+    from edgekit.ort.ort_format import required_operators, to_ort_format
+    from edgekit.ort.session import open_session, rewrite
+
+    notes: list[str] = []
+    name = f"model_{precision}"
+    if precision == "fp32":
+        onnx = clean_bytes(rewrite(clean_bytes(hub), optimize="basic", name=f"{name}.onnx"))
+    elif precision == "fp16":
+        from edgekit.ort.fp16 import to_float16
+
+        onnx, notes = to_float16(hub, calibration)
+    elif precision in ("int8", "int8-dynamic"):
+        from edgekit.quantize.qdq import quantize_dynamic, quantize_static
+
+        onnx, notes = quantize_static(hub, calibration, recipe) if precision == "int8" else quantize_dynamic(hub, recipe)
+    else:
+        raise QuantizeError(f"{precision!r} is not a precision", where="edgekit.ort.build", fix="pass parse_precision's result")
+
+    open_session(onnx, name=f"{name}.onnx")
+    inputs, outputs = _bindings(hub.graph.inputs), _bindings(hub.graph.outputs)
+    artifacts = [Artifact(f"{name}.onnx", "onnx", precision, onnx, inputs, outputs, tuple(notes))]
+    if precision != "fp16":  # onnxruntime on x86 has no float16 kernels and would bake its casts to float32 into the file
+        ort = to_ort_format(onnx, name=f"{name}.ort")
+        open_session(ort, name=f"{name}.ort")
+        config = required_operators({f"{name}.ort": ort}).encode()
+        artifacts.append(Artifact(f"{name}.ort", "ort", precision, ort, inputs, outputs, tuple(notes)))
+        artifacts.append(Artifact(f"{name}.required_operators.config", "ort-config", precision, config, (), ()))
+    return artifacts
+
+
+def _bindings(values: list[ir.Value]) -> tuple[Binding, ...]:
+    return tuple(_binding(value) for value in values)
+
+
+def _binding(value: ir.Value) -> Binding:
+    name = value.name or ""
+    shape = tuple(d if isinstance(d, int) else str(d.value or "dynamic") for d in value.shape or ())
+    dtype = str(value.dtype.numpy()) if value.dtype is not None else "float32"
+    return Binding(source=name, artifact=name, shape=shape, dtype=dtype)
