@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.contract import Artifact, Binding
@@ -38,30 +39,29 @@ def build(
         QuantizeError: int8 without calibration data, or a model that cannot be quantized.
         ArtifactError: onnxruntime does not load the result, or the model is larger than an ONNX file can be.
     """
-    from edgekit.ort.model import clean_bytes
     from edgekit.ort.ort_format import required_operators, to_ort_format
-    from edgekit.ort.session import open_session, rewrite
+    from edgekit.ort.session import open_session
 
     notes: list[str] = []
     name = f"model_{precision}"
     if precision == "fp32":
-        onnx = clean_bytes(rewrite(clean_bytes(hub), optimize="basic", name=f"{name}.onnx"))
+        model = _basic(hub, name)
     elif precision == "fp16":
         from edgekit.ort.fp16 import to_float16
 
-        onnx, notes = to_float16(hub, calibration)
+        model, notes = to_float16(hub, calibration)
     elif precision in ("int8", "int8-dynamic"):
         from edgekit.quantize.qdq import quantize_dynamic, quantize_static
 
-        onnx, notes = quantize_static(hub, calibration, recipe) if precision == "int8" else quantize_dynamic(hub, recipe)
+        model, notes = quantize_static(hub, calibration, recipe) if precision == "int8" else quantize_dynamic(hub, recipe)
     else:
         raise QuantizeError(f"{precision!r} is not a precision", where="edgekit.ort.build", fix="pass parse_precision's result")
 
-    open_session(onnx, name=f"{name}.onnx")
+    open_session(model, name=f"{name}.onnx")
     inputs, outputs = _bindings(hub.graph.inputs), _bindings(hub.graph.outputs)
-    artifacts = [Artifact(f"{name}.onnx", "onnx", precision, onnx, inputs, outputs, tuple(notes))]
+    artifacts = [Artifact(f"{name}.onnx", "onnx", precision, model, inputs, outputs, tuple(notes))]
     if precision != "fp16":  # onnxruntime on x86 has no float16 kernels and would bake its casts to float32 into the file
-        ort = to_ort_format(onnx, name=f"{name}.ort")
+        ort = to_ort_format(model, name=f"{name}.ort")
         open_session(ort, name=f"{name}.ort")
         config = required_operators({f"{name}.ort": ort}).encode()
         artifacts.append(Artifact(f"{name}.ort", "ort", precision, ort, inputs, outputs, tuple(notes)))
@@ -69,7 +69,20 @@ def build(
     return artifacts
 
 
-def _bindings(values: list[ir.Value]) -> tuple[Binding, ...]:
+def _basic(hub: ir.Model, name: str) -> bytes:
+    """The hub after onnxruntime's basic optimizations, or as it is where they would bring in onnxruntime's own operators."""
+    import onnx
+
+    from edgekit.ort.model import clean, to_proto
+    from edgekit.ort.session import rewrite
+
+    plain = to_proto(hub)
+    optimized = clean(onnx.load_model_from_string(rewrite(plain.SerializeToString(), optimize="basic", name=f"{name}.onnx")))
+    standard = {opset.domain for opset in optimized.opset_import} <= {opset.domain for opset in plain.opset_import}
+    return (optimized if standard else plain).SerializeToString(deterministic=True)
+
+
+def _bindings(values: Sequence[ir.Value]) -> tuple[Binding, ...]:
     return tuple(_binding(value) for value in values)
 
 

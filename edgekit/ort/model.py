@@ -30,8 +30,9 @@ def to_proto(hub: ir.Model) -> onnx.ModelProto:
         )
     proto = ir.to_proto(hub)
     for tensor in proto.graph.initializer:
-        if tensor.data_location == tensor.EXTERNAL:
-            tensor.CopyFrom(ir.to_proto(ir.Tensor(hub.graph.initializers[tensor.name].const_value.numpy(), name=tensor.name)))
+        weight = hub.graph.initializers[tensor.name].const_value
+        if tensor.data_location == tensor.EXTERNAL and weight is not None:
+            tensor.CopyFrom(ir.to_proto(ir.Tensor(weight.numpy(), name=tensor.name)))
     return clean(proto)
 
 
@@ -49,14 +50,6 @@ def clean(proto: onnx.ModelProto) -> onnx.ModelProto:
     proto.producer_version = ""
     del proto.metadata_props[:]
     return proto
-
-
-def clean_bytes(model: ir.Model | bytes) -> bytes:
-    """`clean`, from the hub or an ONNX file to an ONNX file."""
-    import onnx
-
-    proto = clean(onnx.load_model_from_string(model)) if isinstance(model, bytes) else to_proto(model)
-    return proto.SerializeToString(deterministic=True)
 
 
 def _clean_graph(graph: onnx.GraphProto, used: set[str]) -> None:

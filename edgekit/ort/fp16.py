@@ -1,0 +1,277 @@
+"""float16 weights and arithmetic, float32 inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.errors import QuantizeError
+from edgekit.ort.model import clean, to_proto
+from edgekit.ort.session import open_session
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from edgekit.contract import Feeds
+    from edgekit.quantize import Calibration
+
+LARGEST = 65504.0
+SMALLEST = 2.0**-24
+
+# A finite constant of this size stands for infinity (attention masks, open clips): it becomes float16's largest number.
+INFINITE = 1e9
+
+# Sums and powers leave float16's range, or lose its 11 bits, on ordinary activations.
+_NEEDS_RANGE = frozenset(
+    "CumSum DFT Exp LpNormalization MelWeightMatrix Pow ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSum "
+    "ReduceSumSquare STFT".split()
+)
+# Fixed to float32 by what they mean (a dtype attribute, detection boxes in pixels) or without a float16 kernel in onnxruntime.
+_NO_KERNEL = frozenset(
+    "Bernoulli DequantizeLinear EyeLike Max Min Multinomial NonMaxSuppression OneHot QuantizeLinear RandomNormal "
+    "RandomNormalLike RandomUniform RandomUniformLike Range RoiAlign TopK Upsample".split()
+)
+
+# Feeds that are run to find activations beyond float16, and how close to its end counts as beyond.
+_PROBES = 16
+_MARGIN = 0.5
+
+
+def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[bytes, list[str]]:
+    """The hub in float16: an ONNX file and notes on what stayed in float32.
+
+    Every node computes in float16 except those that the ONNX schema does not allow it for, that need float32's range
+    (sums, powers), that have a weight beyond ±65504, or, where calibration data are given, an activation beyond half of
+    that. Between the two kinds are Casts; inputs and outputs stay float32. Values keep their names.
+
+    Raises:
+        QuantizeError: The type of a value is not known.
+    """
+    import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    proto = onnx.shape_inference.infer_shapes(to_proto(hub), data_prop=True)
+    model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ir.from_proto(proto)).model
+    beyond = _beyond_range(proto, calibration.subset(_PROBES)) if calibration else {}
+    conversion = _Conversion(model.graph, beyond)
+    conversion.run()
+    data = clean(ir.to_proto(model)).SerializeToString(deterministic=True)
+    return data, conversion.notes
+
+
+def _beyond_range(proto: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, float]:
+    """Names of values that leave float16's range on real inputs, with their largest magnitude."""
+    import onnx
+
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    have = {value.name for value in probe.graph.output}
+    for value in proto.graph.value_info:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in have:
+            probe.graph.output.add().CopyFrom(value)
+    session = open_session(probe.SerializeToString(), optimize="none")
+    names = [value.name for value in session.get_outputs()]
+    largest = dict.fromkeys(names, 0.0)
+    for feed in feeds:
+        for name, array in zip(names, session.run(None, dict(feed)), strict=True):
+            finite = array[np.isfinite(array)] if array.dtype == np.float32 else array[:0]
+            largest[name] = max(largest[name], float(np.abs(finite).max(initial=0.0)))
+    return {name: size for name, size in largest.items() if LARGEST * _MARGIN < size < INFINITE}
+
+
+@dataclass
+class _Conversion:
+    """One graph on its way to float16.
+
+    `copies` holds, by value and dtype, the Cast or the converted weight that stands in for a value.
+    """
+
+    graph: ir.Graph
+    beyond: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+    copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
+
+    def run(self) -> None:
+        import onnx_ir as ir
+
+        outputs = [value for value in self.graph.outputs if value.dtype == ir.DataType.FLOAT]
+        for node in list(self.graph):
+            self._convert(node)
+        for value in outputs:
+            self._restore_output(value)
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and value not in self.graph.outputs:
+                del self.graph.initializers[name]
+
+    def _convert(self, node: ir.Node) -> None:
+        import onnx_ir as ir
+
+        for value in node.outputs:
+            if value.uses() and value.dtype is None:
+                raise QuantizeError(
+                    f"the type of {value.name!r} is not known",
+                    where=f"node {node.name!r} ({node.op_type})",
+                    fix="use fp32 or int8, or name types in the source model",
+                )
+        float_inputs, float_outputs = _float32_positions(node, self.graph.opset_imports.get(node.domain, 1))
+        reason = self._reason_for_float32(node)
+        if reason is not None:
+            if reason:
+                self.notes.append(f"{node.name or node.op_type} ({node.op_type}) stays in float32: {reason}")
+            self._feed_float32(node)
+            return
+        for i, value in enumerate(node.inputs):
+            if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                dtype = ir.DataType.FLOAT if i in float_inputs else ir.DataType.FLOAT16
+                node.replace_input_with(i, self._as(value, dtype, node))
+        _convert_attributes(node)
+        for i, value in enumerate(node.outputs):
+            if value.dtype == ir.DataType.FLOAT and i not in float_outputs:
+                value.dtype = ir.DataType.FLOAT16
+
+    def _reason_for_float32(self, node: ir.Node) -> str | None:
+        """None where the node can compute in float16, "" where its kind alone forbids it, otherwise what a reader must know."""
+        if node.domain not in ("", "ai.onnx") or node.op_type in _NO_KERNEL | _NEEDS_RANGE or _subgraphs(node):
+            return ""
+        if not any(v is not None and _is_float(v) for v in (*node.inputs, *node.outputs)):
+            return ""
+        if not _allows_float16(node, self.graph.opset_imports.get("", 1)):
+            return ""
+        for weight in node.inputs:
+            if weight is not None and _weight_size(weight) > LARGEST:
+                return f"its weight {weight.name!r} reaches {_weight_size(weight):.3g}"
+        for activation in (*node.inputs, *node.outputs):
+            if activation is not None and activation.name in self.beyond:
+                return f"the activation {activation.name!r} reaches {self.beyond[activation.name]:.3g}"
+        return None
+
+    def _feed_float32(self, node: ir.Node) -> None:
+        """Give a node, and the graphs inside it, float32 for every value that has become float16."""
+        import onnx_ir as ir
+
+        inner = [n for graph in _subgraphs(node) for n in _all_nodes(graph)]
+        own = {value for n in inner for value in n.outputs}
+        for user in (node, *inner):
+            for i, value in enumerate(user.inputs):
+                if value is not None and value not in own and value.dtype == ir.DataType.FLOAT16:
+                    user.replace_input_with(i, self._as(value, ir.DataType.FLOAT, node))
+
+    def _as(self, value: ir.Value, dtype: ir.DataType, before: ir.Node) -> ir.Value:
+        """The value in this dtype: itself, its converted weight, or a Cast that its users share."""
+        import onnx_ir as ir
+
+        if value.dtype == dtype:
+            return value
+        if (value, dtype) not in self.copies:
+            suffix = "fp16" if dtype == ir.DataType.FLOAT16 else "fp32"
+            name = f"{value.name}_{suffix}"
+            if value.is_initializer() and not value.is_graph_input() and value.const_value is not None:
+                tensor = ir.Tensor(_rounded(value.const_value.numpy()), name=name)
+                copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=tensor)
+                self.graph.register_initializer(copy)
+            else:
+                cast = ir.node("Cast", [value], {"to": dtype}, name=name)
+                copy = cast.outputs[0]
+                copy.name, copy.shape, copy.type = name, value.shape, ir.TensorType(dtype)
+                self.graph.insert_before(before, cast)
+            self.copies[value, dtype] = copy
+        return self.copies[value, dtype]
+
+    def _restore_output(self, value: ir.Value) -> None:
+        """A graph output that has become float16 keeps its name and its float32 through a Cast at the end."""
+        import onnx_ir as ir
+
+        if value.dtype != ir.DataType.FLOAT16:
+            return
+        name = value.name
+        value.name = f"{name}_fp16"
+        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{name}_fp32")
+        result = cast.outputs[0]
+        result.name, result.shape, result.type = name, value.shape, ir.TensorType(ir.DataType.FLOAT)
+        self.graph.append(cast)
+        for i, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[i] = result
+
+
+def _float32_positions(node: ir.Node, opset: int) -> tuple[set[int], set[int]]:
+    """Inputs and outputs that the operator's schema fixes to float32, whatever the others are (the scales of Resize)."""
+    schema = _schema(node, opset)
+    if schema is None:
+        return set(), set()
+    fixed = "tensor(float)"
+    inputs = {i for i, parameter in enumerate(schema.inputs) if parameter.type_str == fixed}
+    return inputs, {i for i, parameter in enumerate(schema.outputs) if parameter.type_str == fixed}
+
+
+def _allows_float16(node: ir.Node, opset: int) -> bool:
+    """Whether the schema of this opset takes float16 for all parameters that take float32 and are not fixed to it."""
+    schema = _schema(node, opset)
+    if schema is None:
+        return False
+    used = {p.type_str for p in (*schema.inputs, *schema.outputs)}
+    constraints = [c for c in schema.type_constraints if c.type_param_str in used]
+    with_float = [c for c in constraints if "tensor(float)" in c.allowed_type_strs]
+    return bool(with_float) and all("tensor(float16)" in c.allowed_type_strs for c in with_float)
+
+
+def _schema(node: ir.Node, opset: int) -> onnx.defs.OpSchema | None:
+    import onnx
+
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if not onnx.defs.has(node.op_type, domain):
+        return None
+    return onnx.defs.get_schema(node.op_type, opset, domain)
+
+
+def _convert_attributes(node: ir.Node) -> None:
+    """Tensors held by a node (Constant, ConstantOfShape) and the type a Cast gives."""
+    import onnx_ir as ir
+
+    if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
+        node.attributes["value"] = ir.AttrTensor("value", ir.Tensor(np.zeros(1, np.float16)))
+    for name, attribute in list(node.attributes.items()):
+        if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT:
+            node.attributes[name] = ir.AttrTensor(name, ir.Tensor(_rounded(attribute.as_tensor().numpy())))
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
+        node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT16))
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """To float16: stand-ins for infinity become its largest number, what would vanish its smallest, infinity stays."""
+    finite = np.isfinite(array)
+    small = (array != 0) & (np.abs(array) < SMALLEST)
+    array = np.where(finite, np.clip(array, -LARGEST, LARGEST), array)
+    return np.where(small, np.copysign(SMALLEST, array), array).astype(np.float16)
+
+
+def _weight_size(value: ir.Value) -> float:
+    """The largest magnitude of a weight, stand-ins for infinity left out; 0 for what is no weight."""
+    if value.const_value is None or not _is_float(value):
+        return 0.0
+    array = value.const_value.numpy()
+    magnitudes = np.abs(array[np.isfinite(array)], dtype=np.float64)
+    return float(magnitudes[magnitudes < INFINITE].max(initial=0.0))
+
+
+def _is_float(value: ir.Value) -> bool:
+    import onnx_ir as ir
+
+    return value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+def _subgraphs(node: ir.Node) -> list[ir.Graph]:
+    import onnx_ir as ir
+
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    return graphs + [g for a in node.attributes.values() if a.type == ir.AttributeType.GRAPHS for g in a.as_graphs()]
+
+
+def _all_nodes(graph: ir.Graph) -> list[ir.Node]:
+    nodes = list(graph)
+    return nodes + [inner for node in nodes for sub in _subgraphs(node) for inner in _all_nodes(sub)]
