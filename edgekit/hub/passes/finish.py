@@ -1,0 +1,112 @@
+"""Put the result in order: nodes sorted, equal constants and equal computations shared, nothing unused.
+
+1. nodes are topologically sorted in every graph
+2. initializers with equal dtype, shape and bytes become one (the first keeps its name)
+3. nodes with the same operator, inputs and attributes become one; random operators and nodes with graphs do not
+4. nodes and initializers that no output needs are removed
+5. opset imports name only domains that are used
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.hub.edit import Editor, subgraphs
+
+_RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
+
+
+def finish(edit: Editor) -> bool:
+    """Do all of the above, in place.
+
+    Returns:
+        Whether computations were shared (3), which may let other passes go on.
+    """
+    for graph in edit.model.graphs():
+        graph.sort()
+    _share_constants(edit)
+    shared = _share_computations(edit)
+    _remove_unused(edit)
+    _tidy_imports(edit.model)
+    return shared
+
+
+def _share_constants(edit: Editor) -> None:
+    groups: dict[tuple[ir.DataType, tuple[int, ...]], list[ir.Value]] = {}
+    graph = edit.model.graph
+    for value in graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and not value.is_graph_output():
+            groups.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append(value)
+    for group in groups.values():
+        if len(group) > 1:
+            _share(group, graph)
+
+
+def _share(group: list[ir.Value], graph: ir.Graph) -> None:
+    seen: dict[int, list[ir.Value]] = {}
+    for value in group:
+        content = _content(value)
+        same = seen.setdefault(zlib.crc32(content), [])
+        first = next((other for other in same if np.array_equal(_content(other), content)), None)
+        if first is None:
+            same.append(value)
+            continue
+        for user, index in value.uses():
+            user.replace_input_with(index, first)
+        graph.initializers.pop(value.name or "")
+
+
+def _content(value: ir.Value) -> np.ndarray:
+    """The bytes of a constant, as a view where it has them in memory."""
+    assert value.const_value is not None
+    return np.ascontiguousarray(value.const_value.numpy()).reshape(-1).view(np.uint8)
+
+
+def _share_computations(edit: Editor) -> bool:
+    changed = False
+    for graph in edit.model.graphs():
+        seen: dict[tuple[object, ...], ir.Node] = {}
+        for node in list(graph):
+            if node.op_type in _RANDOM or any(subgraphs(node)) or node.op_type == "Identity":
+                continue
+            key = (node.domain, node.op_type, *map(id, node.inputs), len(node.outputs), *_attributes(node))
+            first = seen.setdefault(key, node)
+            if first is not node and not any(output.is_graph_output() for output in node.outputs):
+                for old, new in zip(list(node.outputs), first.outputs, strict=True):
+                    edit.replace(old, new)
+                changed = True
+    return changed
+
+
+def _attributes(node: ir.Node) -> list[object]:
+    found: list[object] = []
+    for name in sorted(node.attributes):
+        attribute = node.attributes[name]
+        value = attribute.value
+        if attribute.type == ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            value = (tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes())
+        elif isinstance(value, list):
+            value = tuple(value)
+        found.append((name, attribute.type, value if value.__hash__ else id(value)))
+    return found
+
+
+def _remove_unused(edit: Editor) -> None:
+    for graph in edit.model.graphs():
+        for node in reversed(list(graph)):
+            edit.prune(node)
+    for graph in edit.model.graphs():
+        for value in list(graph.initializers.values()):
+            if not value.uses() and not value.is_graph_output():
+                graph.initializers.pop(value.name or "")
+
+
+def _tidy_imports(model: ir.Model) -> None:
+    used = {node.domain for graph in model.graphs() for node in graph} | {""}
+    for domain in [domain for domain in model.opset_imports if domain not in used]:
+        model.opset_imports.pop(domain)

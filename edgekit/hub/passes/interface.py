@@ -1,0 +1,133 @@
+"""The model's interface and names, before anything else is looked at.
+
+1. model-local functions are inlined
+2. an initializer is not a graph input (models of IR version 3 list both; a caller could override the weight there)
+3. every value and node has a name, unique over all graphs; names of model inputs and outputs stay, later holders of a taken
+   name get a number
+4. the shapes that the caller gives replace those of the inputs; a symbol that gets a number gets it everywhere
+5. a dimension of an input that has neither number nor name is named `{input}_d{axis}`
+6. declared shapes that the new inputs may contradict are forgotten
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgekit.contract import format_shape
+from edgekit.errors import InputError
+from edgekit.hub import dims, infer
+
+
+def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
+    """Bring a model to the state above, in place.
+
+    Raises:
+        InputError: `shapes` names an input that the model does not have, or contradicts its rank or a fixed dimension's name.
+    """
+    _inline_functions(model)
+    for graph in model.graphs():
+        for value in [value for value in graph.inputs if value.is_initializer()]:
+            if graph is model.graph:
+                graph.inputs.remove(value)
+    _name(model)
+    _fix_shapes(model, shapes)
+
+
+def _inline_functions(model: ir.Model) -> None:
+    if model.functions:
+        from onnx_ir.passes.common import InlinePass
+
+        InlinePass()(model)
+
+
+def _name(model: ir.Model) -> None:
+    taken: set[str] = {""}
+    graph = model.graph
+    for value in dict.fromkeys((*graph.inputs, *graph.outputs)):
+        taken.add(value.name or "")
+    protected = set(graph.inputs) | set(graph.outputs)
+    nodes: set[str] = {""}
+    for graph in model.graphs():
+        for node in graph:
+            for output in node.outputs:
+                if output not in protected:
+                    _rename(output, taken, f"{node.op_type}_output")
+            name = node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
+            node.name = _unused(name, nodes)
+            nodes.add(node.name)
+        for value in (*graph.inputs, *list(graph.initializers.values())):
+            if value not in protected:
+                _rename(value, taken, "constant")
+
+
+def _rename(value: ir.Value, taken: set[str], default: str) -> None:
+    name = _unused(value.name or default, taken)
+    if name != value.name:
+        value.name = name
+    taken.add(name)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
+    inputs = {value.name or "": value for value in model.graph.inputs}
+    for name in shapes:
+        if name not in inputs:
+            raise InputError(
+                f"the model has no input {name!r}", where=f"--input {name}", fix=f"its inputs are: {', '.join(inputs) or 'none'}"
+            )
+    values: dict[str, dims.Dim] = {}
+    stale = False
+    for name, given in shapes.items():
+        declared = _declared(inputs[name])
+        if declared is None:
+            stale = True
+            continue
+        if len(declared) != len(given):
+            raise InputError(
+                f"the input {name!r} has {len(declared)} dimensions ({format_shape(declared)}), not {len(given)}",
+                where=f"--input {name}={format_shape(given)}",
+                fix="give one number or name per dimension",
+            )
+        for have, want in zip(declared, given, strict=True):
+            if isinstance(have, str) and have.isidentifier():
+                values.setdefault(have, want)
+            stale |= have != want
+    for name, value in inputs.items():
+        dimensions = shapes.get(name) or _declared(value)
+        if dimensions is not None:
+            infer.set_shape(value, tuple(dims.substitute(dim, values) for dim in dimensions))
+    for graph in model.graphs():
+        for node in graph:
+            for output in node.outputs:
+                _settle_declared(output, values, stale)
+
+
+def _declared(value: ir.Value) -> tuple[int | str, ...] | None:
+    """An input's shape with a name for what has none. 0 and -1 are some exporters' way to say unknown."""
+    if value.shape is None:
+        return None
+    name = "".join(letter if letter.isalnum() else "_" for letter in value.name or "input")
+    found: list[int | str] = []
+    for axis, dim in enumerate(value.shape.dims):
+        known = dim if isinstance(dim, int) else dim.value
+        found.append(f"{name}_d{axis}" if known is None or known == -1 else known)
+    return tuple(found)
+
+
+def _settle_declared(output: ir.Value, values: dict[str, dims.Dim], stale: bool) -> None:
+    if output.shape is None:
+        return
+    if stale:
+        # Only the rank and what was named can be trusted; numbers may be those of another input size.
+        output.shape = None
+    elif values:
+        infer.set_shape(output, tuple(dims.substitute(dim, values) for dim in infer.shape_of(output) or ()))
