@@ -1,0 +1,159 @@
+"""ONNX files, opset 7 and newer, with or without external data.
+
+The reference is onnxruntime on the CPU with its graph optimizations off: each operator as the file has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.contract import Feeds, Results, TensorSpec
+from edgekit.errors import SourceError
+from edgekit.sources.digest import digest_files, digest_path
+from edgekit.sources.shapes import Declared, resolve_inputs
+from edgekit.sources.source import Source, describe_outputs, first_line
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+OLDEST_OPSET = 7
+
+
+def open_onnx(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: Sequence[str]) -> Source:
+    """Open an ONNX file.
+
+    Raises:
+        SourceError: The file is damaged, invalid, older than opset 7, has inputs that are no tensors, external data that
+            is missing, or operators that onnxruntime has not.
+    """
+    model = _load(path, spec)
+    external = _external_files(model, path, spec)
+    _check(path, spec)
+    declared = [_declare(value, spec) for value in _fed(model)]
+    session = _session(path, spec)
+    names = [output.name for output in session.get_outputs()]
+
+    def reference(feeds: Feeds) -> Results:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    def convert() -> onnx_ir.Model:
+        return _fix_shapes(_load(path, spec), fixed)
+
+    fixed = resolve_inputs(declared, inputs, dynamic, spec)
+    outputs = describe_outputs(reference, fixed, spec)
+    sha256 = digest_files(path.parent, [path, *external]) if external else digest_path(path)
+    return Source("onnx", spec, sha256, fixed, outputs, reference, convert)
+
+
+def _load(path: Path, spec: str) -> onnx_ir.Model:
+    import onnx_ir
+
+    try:
+        model = onnx_ir.load(path)
+    except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
+        raise SourceError(
+            f"the file is no valid ONNX model: {first_line(error)}", where=spec, fix="copy or export it again"
+        ) from error
+    if not model.graph.outputs or not model.opset_imports:
+        raise SourceError("the file is no ONNX model: it has no graph", where=spec, fix="copy or export it again")
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        raise SourceError(
+            f"the model uses opset {opset}, older than {OLDEST_OPSET}",
+            where=spec,
+            fix="convert it with onnx.version_converter.convert_version, or export it again",
+        )
+    return model
+
+
+def _external_files(model: onnx_ir.Model, path: Path, spec: str) -> list[Path]:
+    import onnx_ir
+
+    files = set()
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, onnx_ir.ExternalTensor):
+            file = path.parent / tensor.location
+            if not file.is_file():
+                raise SourceError(
+                    f"the weights of {value.name!r} are in {str(tensor.location)!r}, which is missing",
+                    where=spec,
+                    fix=f"put {file.name} beside {path.name}",
+                )
+            end = (tensor.offset or 0) + tensor.nbytes
+            if file.stat().st_size < end:
+                raise SourceError(
+                    f"{str(tensor.location)!r} ends before the weights of {value.name!r}", where=spec, fix="copy it again"
+                )
+            files.add(file)
+    return sorted(files)
+
+
+def _check(path: Path, spec: str) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # ValidationError, or ValueError and RuntimeError from the C++ side
+        raise SourceError(f"the model is invalid: {first_line(error)}", where=spec, fix="export it again") from error
+
+
+def _fed(model: onnx_ir.Model) -> list[onnx_ir.Value]:
+    """The inputs that a caller feeds. Before IR version 4 the weights were listed among the inputs as well."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def _declare(value: onnx_ir.Value, spec: str) -> Declared:
+    import onnx_ir
+
+    name = value.name or ""
+    if not isinstance(value.type, onnx_ir.TensorType) or value.dtype is None or value.dtype == onnx_ir.DataType.STRING:
+        raise SourceError(
+            f"the input {name!r} is {value.type}, not a tensor of numbers", where=spec, fix="cut the model after that input"
+        )
+    if value.shape is None:
+        return Declared(name, None, str(value.dtype.numpy()))
+    shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    return Declared(name, tuple(None if d == "" else d for d in shape), str(value.dtype.numpy()))
+
+
+def _session(path: Path, spec: str):  # type: ignore[no-untyped-def]  # onnxruntime has no types
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base
+        raise SourceError(
+            f"onnxruntime does not load the model: {first_line(error)}",
+            where=spec,
+            fix="an operator or opset newer than the installed onnxruntime needs a newer one",
+        ) from error
+
+
+def _fix_shapes(model: onnx_ir.Model, inputs: Sequence[TensorSpec]) -> onnx_ir.Model:
+    """Write the sizes of `inputs` wherever the graph names the dimension, and take weights out of the inputs."""
+    import onnx_ir
+
+    sizes: dict[str, int | str] = {}
+    fed = _fed(model)
+    for value, spec in zip(fed, inputs, strict=True):
+        if value.shape is not None:
+            sizes |= {
+                have.value: want
+                for have, want in zip(value.shape, spec.shape, strict=True)
+                if isinstance(have, onnx_ir.SymbolicDim) and have.value
+            }
+    for node in model.graph:
+        for output in node.outputs:
+            if output.shape is not None:
+                output.shape = onnx_ir.Shape(
+                    [d if isinstance(d, int) or d.value is None else sizes.get(d.value, d) for d in output.shape]
+                )
+    model.graph.inputs[:] = fed
+    return model

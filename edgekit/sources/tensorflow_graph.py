@@ -1,0 +1,176 @@
+"""A TensorFlow function as ONNX: trace at fixed shapes, freeze the variables, convert with tf2onnx.
+
+Both Keras models and SavedModels come through here. Keras' own `model.export(format="onnx")` calls the same tf2onnx, but keeps
+the batch open, writes to a file, and hands tf2onnx functions with captured constants that it turns into graph inputs that
+nobody feeds (every model with a Normalization layer, such as EfficientNet). Freezing here instead puts these constants
+into the graph, makes every shape static, and lets the recurrent layers arrive as LSTM and GRU operators
+(`keras_recurrent`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgekit.contract import TensorSpec
+from edgekit.errors import MissingExtra, SourceError
+from edgekit.sources.quiet import silent
+from edgekit.sources.source import first_line
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+OPSET = 18
+"""The newest that tf2onnx 1.17 writes; its shapes are inputs rather than attributes, as the hub expects."""
+
+
+def import_tensorflow() -> Any:
+    """`tensorflow`, without its banner.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent():
+        try:
+            import tensorflow
+        except ImportError as error:
+            raise MissingExtra(
+                "TensorFlow is needed to read this model", where=first_line(error), fix="pip install 'edgekit[keras]'"
+            ) from None
+    return tensorflow
+
+
+def signature(inputs: Sequence[TensorSpec]) -> list[Any]:
+    """`tf.TensorSpec`s of the inputs; a dynamic dimension is None."""
+    tensorflow = import_tensorflow()
+    return [
+        tensorflow.TensorSpec([None if isinstance(d, str) else d for d in spec.shape], spec.dtype, name=f"input_{index}")
+        for index, spec in enumerate(inputs)
+    ]
+
+
+def convert_function(
+    call: Callable[..., list[Any]],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    path: str,
+    handlers: Mapping[str, tuple[Callable[..., Any], list[str]]] | None = None,
+) -> onnx_ir.Model:
+    """Trace `call` and convert it.
+
+    Args:
+        call: Takes the tensors in the order of `inputs`, gives a list in the order of `outputs`.
+        handlers: How tf2onnx writes operators of our own, by TensorFlow operator name.
+
+    Raises:
+        SourceError: tf2onnx cannot express an operator of the model.
+    """
+    tensorflow = import_tensorflow()
+    specs = signature(inputs)
+    with silent(), tensorflow.device("/CPU:0"):
+        try:
+            # An Identity of its own for each output: two outputs may be one tensor, or an input.
+            function = tensorflow.function(
+                lambda *tensors: [tensorflow.identity(output) for output in call(*tensors)], input_signature=specs
+            ).get_concrete_function()
+            graph = _freeze(tensorflow, function)
+            proto = _tf2onnx(graph, function, inputs, outputs, handlers)
+        except (SourceError, MissingExtra):
+            raise
+        except Exception as error:  # TensorFlow and tf2onnx raise anything
+            raise SourceError(
+                f"the model does not convert to ONNX: {first_line(error)}",
+                where=path,
+                fix="export it to ONNX by other means and give edgekit that file",
+            ) from error
+    _refuse_foreign_operators(proto, path)
+    import onnx_ir
+
+    return onnx_ir.from_proto(proto)
+
+
+def _freeze(tensorflow: Any, function: Any) -> Any:
+    """The function's GraphDef with variables and captured tensors as constants and calls inlined."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    captured = {inner.op.name: outer for outer, inner in function.graph.captures if outer.dtype != tensorflow.resource}
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
+    graph = frozen.graph.as_graph_def(add_shapes=True)
+    for node in graph.node:
+        if node.op == "Placeholder" and node.name in captured:
+            value = captured[node.name].numpy()
+            dtype = node.attr["dtype"].type
+            node.op = "Const"
+            node.attr.clear()
+            node.attr["dtype"].type = dtype
+            node.attr["value"].tensor.CopyFrom(tensorflow.make_tensor_proto(value))
+    return _cancel_reversals(tensorflow, graph)
+
+
+def _cancel_reversals(tensorflow: Any, graph: Any) -> Any:
+    """ReverseV2(ReverseV2(x, axis), axis) is x: a Bidirectional layer turns what its backward layer has turned."""
+    nodes = {node.name: node for node in graph.node}
+
+    def behind_identities(name: str) -> Any:
+        node = nodes.get(name.removesuffix(":0"))
+        while node is not None and node.op == "Identity":
+            node = nodes.get(node.input[0].removesuffix(":0"))
+        return node
+
+    def axes(node: Any) -> list[int] | None:
+        constant = behind_identities(node.input[1])
+        return tensorflow.make_ndarray(constant.attr["value"].tensor).tolist() if constant.op == "Const" else None
+
+    for node in graph.node:
+        if node.op == "ReverseV2":
+            inner = behind_identities(node.input[0])
+            if inner is not None and inner.op == "ReverseV2" and axes(node) is not None and axes(node) == axes(inner):
+                source, dtype = inner.input[0], node.attr["T"].type
+                node.op = "Identity"
+                node.input[:] = [source]
+                node.attr.clear()
+                node.attr["T"].type = dtype
+    return graph
+
+
+def _tf2onnx(
+    graph: Any,
+    function: Any,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    handlers: Mapping[str, tuple[Callable[..., Any], list[str]]] | None,
+) -> Any:
+    try:
+        import tf2onnx
+    except ImportError:
+        raise MissingExtra("tf2onnx is needed to convert this model", fix="pip install 'edgekit[keras]'") from None
+    # tf2onnx numbers the names that it makes up through the life of the process: start over, so that the same model
+    # gives the same bytes however many came before it.
+    tf2onnx.utils.INTERNAL_NAME = 1
+    fed = {tensor.name: spec.name for tensor, spec in zip(function.inputs, inputs, strict=False)}
+    given = {tensor.name: spec.name for tensor, spec in zip(function.outputs, outputs, strict=True)}
+    proto, _ = tf2onnx.convert.from_graph_def(
+        graph,
+        name="model",
+        input_names=list(fed),
+        output_names=list(given),
+        opset=OPSET,
+        custom_op_handlers=dict(handlers or {}),
+        tensors_to_rename={**fed, **given},
+    )
+    return proto
+
+
+def _refuse_foreign_operators(proto: Any, path: str) -> None:
+    """tf2onnx leaves what it cannot convert in the graph under its TensorFlow name."""
+    import onnx
+
+    for node in proto.graph.node:
+        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+            raise SourceError(
+                f"tf2onnx has no conversion for the TensorFlow operator {node.op_type}",
+                where=f"{path}, node {node.name}",
+                fix="replace the layer that makes it, or export the model to ONNX by other means",
+            )
