@@ -111,10 +111,10 @@ class _Conversion:
     def _convert(self, node: ir.Node) -> None:
         import onnx_ir as ir
 
-        for value in node.outputs:
-            if value.uses() and value.dtype is None:
+        for output in node.outputs:
+            if output.uses() and output.dtype is None:
                 raise QuantizeError(
-                    f"the type of {value.name!r} is not known",
+                    f"the type of {output.name!r} is not known",
                     where=f"node {node.name!r} ({node.op_type})",
                     fix="use fp32 or int8, or name types in the source model",
                 )
@@ -130,9 +130,9 @@ class _Conversion:
                 dtype = ir.DataType.FLOAT if i in float_inputs else ir.DataType.FLOAT16
                 node.replace_input_with(i, self._as(value, dtype, node))
         _convert_attributes(node)
-        for i, value in enumerate(node.outputs):
-            if value.dtype == ir.DataType.FLOAT and i not in float_outputs:
-                value.dtype = ir.DataType.FLOAT16
+        for i, output in enumerate(node.outputs):
+            if output.dtype == ir.DataType.FLOAT and i not in float_outputs:
+                output.dtype = ir.DataType.FLOAT16
 
     def _reason_for_float32(self, node: ir.Node) -> str | None:
         """None where the node can compute in float16, "" where its kind alone forbids it, otherwise what a reader must know."""

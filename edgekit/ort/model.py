@@ -37,7 +37,7 @@ def to_proto(hub: ir.Model) -> onnx.ModelProto:
 
 
 def clean(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Take out what does not change a result: stack traces and paths of exporters, and opsets that no node uses."""
+    """Take out what does not change a result: stack traces and paths of exporters, shapes of weights, opsets that no node uses."""
     used = {""} | {function.domain for function in proto.functions}
     for function in proto.functions:
         used |= {node.domain for node in function.node}
@@ -61,7 +61,8 @@ def _clean_graph(graph: onnx.GraphProto, used: set[str]) -> None:
     for tensor in graph.initializer:
         tensor.doc_string = ""
         del tensor.metadata_props[:]
-    ordered = sorted(graph.value_info, key=lambda value: value.name)
+    weights = {tensor.name for tensor in graph.initializer}  # the quantizer changes their shapes: a declared one would contradict
+    ordered = sorted((v for v in graph.value_info if v.name not in weights), key=lambda value: value.name)
     del graph.value_info[:]
     graph.value_info.extend(ordered)
     for node in graph.node:

@@ -1,0 +1,179 @@
+"""int8 for ONNX Runtime, through onnxruntime's own quantizer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import EdgekitError, QuantizeError
+from edgekit.ort.model import clean, to_proto
+from edgekit.ort.session import rewrite
+from edgekit.quantize.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from edgekit.contract import Feeds
+    from edgekit.quantize.data import Calibration
+
+# Operators that do arithmetic on weights; what is left of them in float is told in a note.
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU")
+
+
+def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
+    """The hub in int8 with fixed ranges: an ONNX file in QDQ form (QuantizeLinear and DequantizeLinear around each operator).
+
+    Weights are symmetric int8 with one scale per output channel, activations int8 with one scale and zero point each.
+    This is what onnxruntime recommends for all processors: ARM computes in int8 directly, x86 turns activations into uint8
+    when it loads the model.
+
+    Raises:
+        QuantizeError: There are no calibration data, or onnxruntime cannot quantize the model.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+
+    if calibration is None:
+        raise QuantizeError(
+            "int8 needs calibration data: the ranges of the activations are measured on real inputs",
+            where="precision int8",
+            fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
+        )
+    recipe = recipe or Recipe()
+    prepared = _prepared(hub)
+    method = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }[recipe.ranges]
+    # Histograms would hold every activation of every sample in memory; with a stride of 1 they are merged sample by sample.
+    extra_options = {} if recipe.ranges == "minmax" else {"CalibStridedMinMax": 1}
+
+    def run(path: Path) -> None:
+        quantize(
+            prepared,
+            path,
+            calibration_data_reader=_reader(calibration.subset(recipe.samples)),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=recipe.reduce_range,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name)],
+            calibrate_method=method,
+            extra_options=extra_options,
+        )
+
+    quantized = _quantized(run)
+    return clean(quantized).SerializeToString(deterministic=True), _float_notes(quantized)
+
+
+def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
+    """The hub with int8 weights; the ranges of activations are found anew in each run, so that no data are needed.
+
+    onnxruntime does this for MatMul, Gemm, LSTM and Attention. Convolutions stay in float: its dynamic kernel for them
+    (ConvInteger) takes one scale for all channels and is slower than float.
+
+    Raises:
+        QuantizeError: onnxruntime cannot quantize the model.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as quantize
+
+    recipe = recipe or Recipe()
+    prepared = _prepared(hub)
+
+    def run(path: Path) -> None:
+        quantize(
+            prepared,
+            path,
+            op_types_to_quantize=["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"],
+            per_channel=True,
+            reduce_range=recipe.reduce_range,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name)],
+        )
+
+    quantized = _quantized(run)
+    return clean(quantized).SerializeToString(deterministic=True), _float_notes(quantized)
+
+
+def _prepared(hub: ir.Model) -> onnx.ModelProto:
+    """The hub after basic optimizations, every node named (the quantizer refers to nodes by name)."""
+    import onnx
+
+    model = onnx.load_model_from_string(rewrite(to_proto(hub).SerializeToString(), optimize="basic"))
+    for i, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{i}"
+    return model
+
+
+def _reader(feeds: Sequence[Feeds]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.set_range(0, len(feeds))
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._iterator, None)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self._iterator: Iterator[dict[str, Any]] = (dict(feeds[i]) for i in range(start_index, end_index))
+
+        def __len__(self) -> int:
+            return len(feeds)
+
+    return Reader()
+
+
+def _quantized(run: Callable[[Path], None]) -> onnx.ModelProto:
+    import onnx
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, _silent():
+        path = Path(folder, "model.onnx")
+        try:
+            run(path)
+        except EdgekitError:
+            raise
+        except Exception as error:  # the quantizer raises many types, onnxruntime its own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise QuantizeError(
+                f"onnxruntime cannot quantize the model: {reason}",
+                fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
+            ) from error
+        return onnx.load(path)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The quantizer prints its progress and recommends, through the root logger, preprocessing that the hub has had."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _float_notes(model: onnx.ModelProto) -> list[str]:
+    """Which operators with weights still compute in float."""
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    integer = ("DequantizeLinear",)
+    left = Counter(
+        node.op_type
+        for node in model.graph.node
+        if node.op_type in _WEIGHTED and not all(producers.get(name) in integer for name in node.input[:2])
+    )
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(left.items()))
+    return [f"in float: {listed}"] if listed else []
