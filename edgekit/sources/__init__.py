@@ -48,7 +48,7 @@ def open_source(spec: str, *, inputs: Sequence[TensorSpec] = (), dynamic: Sequen
         return _open_path(spec, path, inputs, dynamic, trust)
     stem, colon, attribute = spec.rpartition(":")
     if colon and re.fullmatch(r"[A-Za-z_][\w.]*", attribute):
-        if stem.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", stem) and not Path(stem).exists():
+        if stem.endswith(".py") or (re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", stem) and not Path(stem).exists()):
             from edgekit.sources.factory import open_factory
 
             return open_factory(spec, stem, attribute, inputs=inputs, dynamic=dynamic)

@@ -45,7 +45,7 @@ def load_legacy(keras: Any, path: Path, config: dict[str, Any], spec: str, trust
     from keras.src.legacy.saving.legacy_h5_format import load_weights_from_hdf5_group
 
     with h5py.File(path, "r") as file:
-        load_weights_from_hdf5_group(file["model_weights"] if "model_weights" in file else file, model)
+        load_weights_from_hdf5_group(file.get("model_weights", file), model)
     return model
 
 

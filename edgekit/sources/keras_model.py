@@ -138,24 +138,26 @@ def _read_config(path: Path, spec: str) -> dict[str, Any]:
 def _refuse_code(config: dict[str, Any], spec: str) -> None:
     for node in walk(config):
         kind, name = node.get("class_name"), (node.get("config") or {}).get("name", "")
-        module = node.get("module")
         if kind in ("Lambda", "__lambda__"):
             raise UntrustedSource(
                 "the model has a Lambda layer: Python code that runs when it is loaded",
                 where=f"{spec}, layer {name or kind}",
                 fix="if you know who made the file, pass --trust-source; better, replace the layer by Keras operations",
             )
-        if (
-            isinstance(module, str)
-            and module.split(".")[0] != "keras"
-            or node.get("registered_name", kind) != kind
-            and module is None
-        ):
+        if _is_custom(node):
             raise UntrustedSource(
                 f"the model uses the class {kind}, which is not part of Keras",
-                where=f"{spec}, layer {name or kind} (module {module})",
-                fix="give file.py:factory that imports the class and returns the loaded model, or pass --trust-source to import it",
+                where=f"{spec}, layer {name or kind} (module {node.get('module')})",
+                fix="give file.py:factory that imports the class and returns the loaded model, or pass --trust-source",
             )
+
+
+def _is_custom(node: dict[str, Any]) -> bool:
+    """Whether a serialized object is of a class outside of Keras. Configs of Keras 2 name no modules."""
+    module = node.get("module")
+    if isinstance(module, str):
+        return module.split(".")[0] != "keras"
+    return "registered_name" in node and node["registered_name"] not in (None, node["class_name"])
 
 
 def walk(node: Any) -> Iterator[dict[str, Any]]:

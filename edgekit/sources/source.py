@@ -73,7 +73,7 @@ def describe_outputs(
     input's dimension whose size it has, or one of its own (`logits_1`) where it only depends on it.
     """
     labels = list(dict.fromkeys(d for spec in inputs for d in spec.shape if isinstance(d, str)))
-    small = {label: size for label, size in zip(labels, range(2, 1000, 3), strict=False)}
+    small = dict(zip(labels, range(2, 1000, 3), strict=False))
     large = {label: size + 1 for label, size in small.items()}
     first = run_reference(reference, zeros(inputs, small), path)
     second = run_reference(reference, zeros(inputs, large), path) if labels else first
