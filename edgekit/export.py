@@ -1,0 +1,314 @@
+"""The pipeline: a source model becomes a verified package."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.contract import Artifact, Feeds, Results, TensorSpec
+from edgekit.errors import ArtifactError, InputError, QuantizeError, TargetError
+from edgekit.inspect import inspect
+from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
+from edgekit.preprocess import Preprocess
+from edgekit.quantize import PRECISIONS, Calibration, load_data, parse_precision
+from edgekit.runtimes import Runner
+from edgekit.sources import Source, open_source
+from edgekit.targets import Target, load_target
+from edgekit.verify.compare import compare, measure_latency
+from edgekit.verify.gates import Override
+from edgekit.verify.samples import Samples, random_samples, real_samples
+from edgekit.verify.verdict import Verification, judge
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps of it are done, and how many there are (0: unknown)."""
+
+
+def export(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str] = "android",
+    *,
+    output: str | os.PathLike[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    formats: Sequence[str] | None = None,
+    calibration: str | None = None,
+    data: str | None = None,
+    labels: str | None = None,
+    preprocess: str | Preprocess | None = None,
+    classes: str | None = None,
+    inputs: Sequence[str | TensorSpec] = (),
+    dynamic: Sequence[str] = (),
+    gates: Sequence[str] = (),
+    samples: int | None = None,
+    trust_source: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Package:
+    """Turn a model into artifacts for a target, compare each with the model, and write them as a package.
+
+    A gate that fails does not raise: the package is written with its verdict, see `Package.verdict`.
+
+    Args:
+        source: A Keras, PyTorch or ONNX model, as docs/sources.md lists them.
+        target: The name of a target, or a folder with a target.toml.
+        output: The package's folder; by default `SOURCE-TARGET` in the working directory.
+        precisions: What to make, in any spelling; by default what the target lists (int8 only where there is calibration data).
+        formats: Of the target's formats, those to make.
+        calibration: Real inputs for int8: a folder of pictures, `.npy`, `.npz` or `file.py:function`.
+        data: Real inputs to compare on; by default the calibration data, without either random inputs, which certify nothing.
+        labels: The class of each sample of `data`.
+        preprocess: From a picture to an input: a preset, a file or `key=value` pairs.
+        classes: A text file with one class name per line, for the manifest.
+        inputs: `name=1x3x224x224:float32`, where the source leaves shapes open or does not name them.
+        dynamic: Dimensions that stay open.
+        gates: `int8.top1_agreement>=0.98`, over the target's gates.
+        samples: Compare on at most this many samples.
+        trust_source: Allow code that the source carries to run.
+        force: Replace a package also where somebody added files to its folder.
+        progress: Told what is being done.
+
+    Returns:
+        The package, as `load_package` would give it.
+
+    Raises:
+        EdgekitError: Its subclasses name what is wrong. Nothing has been written then.
+    """
+    begin, tell = time.perf_counter(), progress or _silent
+    plan = _plan(load_target(target), precisions, formats, calibration, gates)
+    image = Preprocess.parse(preprocess) if isinstance(preprocess, str) else preprocess
+    if labels is not None and data is None and calibration is None:
+        raise InputError("labels need the data that they belong to", where="--labels", fix="give --data")
+    class_names = _class_names(classes)
+    name = f"{_stem(str(source))}-{plan.target.name}"
+    folder = Path(output if output is not None else name)
+
+    with drafted(folder, force=force) as draft:
+        tell("loading the source", 0, 0)
+        specs = [spec if isinstance(spec, TensorSpec) else TensorSpec.parse(spec) for spec in inputs]
+        model = open_source(str(source), inputs=specs, dynamic=dynamic, trust=trust_source)
+        calibrated = None if calibration is None else load_data(calibration, model.inputs, image)
+        given = data if data is not None else calibration if samples else calibrated
+        chosen = random_samples(model.inputs)
+        if given is not None:
+            chosen = real_samples(given, model.inputs, labels=labels, preprocess=image, limit=samples)
+
+        tell("building the graph", 0, 0)
+        hub, notes = _hub(model)
+        artifacts, companions, runners = [], [], {}
+        for step, build in enumerate(plan.builds):
+            tell(f"making {build}", step, len(plan.builds))
+            for artifact in _build(build, hub, calibrated):
+                if not artifact.inputs:
+                    companions.append(draft.add(artifact.file, artifact.data))
+                    continue
+                packaged, runner = _load(draft, artifact, plan.target)
+                artifacts.append(packaged)
+                runners[artifact.file] = runner
+
+        verification, vectors = _verify(model, artifacts, runners, chosen, plan, tell)
+        golden = draft.add_golden(vectors)
+        tell("timing", 0, 0)
+        latency = measure_latency(runners, vectors[0][0])
+
+        package = Package(
+            path=folder,
+            name=name,
+            target=plan.target.name,
+            threads=plan.target.threads,
+            delegates={a.format: a.delegates for a in plan.target.artifacts},
+            source=SourceRecord(model.kind, os.path.basename(str(source).rstrip("/")), model.sha256),
+            inputs=model.inputs,
+            outputs=model.outputs,
+            preprocess=image,
+            classes=class_names,
+            artifacts=tuple(artifacts),
+            companions=tuple(companions),
+            golden=golden,
+            verification=verification,
+            notes=(*plan.notes, *notes),
+            versions=_versions(model.kind),
+            measured={**_machine(), "latency": latency, "export_seconds": round(time.perf_counter() - begin, 2)},
+        )
+        draft.finish(package)
+    return package
+
+
+@dataclass(frozen=True)
+class _Build:
+    """One compilation: ONNX Runtime's gives several formats at once."""
+
+    runtime: str
+    precision: str
+    formats: tuple[str, ...]
+    input_layout: str
+    output_layout: str
+
+    def __str__(self) -> str:
+        return f"{self.precision} for {'LiteRT' if self.runtime == 'litert' else 'ONNX Runtime'}"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    target: Target
+    precisions: tuple[str, ...]
+    builds: tuple[_Build, ...]
+    overrides: tuple[Override, ...]
+    notes: tuple[str, ...]
+
+
+def _plan(
+    target: Target, precisions: Sequence[str] | None, formats: Sequence[str] | None, calibration: str | None, gates: Sequence[str]
+) -> _Plan:
+    """What will be made, decided before anything heavy is loaded."""
+    wanted = tuple(dict.fromkeys(parse_precision(p) for p in precisions)) if precisions else target.precisions
+    notes: tuple[str, ...] = ()
+    if calibration is None and "int8" in wanted:
+        what = "int8 needs calibration data: real inputs from which the ranges of all values are measured"
+        if precisions:
+            fix = "pass --calibration with a folder of pictures, a .npy or .npz file, or file.py:function"
+            raise QuantizeError(what, where="--precision int8", fix=fix)
+        wanted = tuple(p for p in wanted if p != "int8")
+        notes = (f"left out: {what}, and --calibration was not given",)
+    for format in formats or ():
+        if format not in target.formats:
+            fix = "its formats are " + ", ".join(target.formats)
+            raise InputError(f"the target {target.name} has no format {format!r}", where="--format", fix=fix)
+    tables = [a for a in target.artifacts if formats is None or not formats or a.format in formats]
+    builds = []
+    for precision in (p for p in PRECISIONS if p in wanted):
+        fitting = [a for a in tables if precision in a.precisions]
+        if not fitting:
+            raise TargetError(
+                f"the target {target.name} has no artifact in {precision}", fix="choose others with --precision or --format"
+            )
+        for runtime in ("litert", "ort"):
+            mine = [a for a in fitting if (a.format == "tflite") == (runtime == "litert")]
+            if mine:
+                layouts = (mine[0].input_layout, mine[0].output_layout)
+                builds.append(_Build(runtime, precision, tuple(a.format for a in mine), *layouts))
+    made = tuple(dict.fromkeys(build.precision for build in builds))
+    overrides = tuple(Override.parse(gate) for gate in gates)
+    target.gates.overridden(overrides, made)  # a wrong --gate is told now, not after the work
+    return _Plan(target, made, tuple(builds), overrides, notes)
+
+
+def _hub(model: Source) -> tuple[onnx_ir.Model, tuple[str, ...]]:
+    """The hub graph, and what the conversion says about itself."""
+    from edgekit.hub import prepare
+
+    raw = model.to_onnx()
+    notes = raw.metadata_props.get("edgekit.notes", "")
+    return prepare(raw, shapes={spec.name: spec.shape for spec in model.inputs}), tuple(notes.splitlines())
+
+
+def _build(build: _Build, hub: onnx_ir.Model, calibration: Calibration | None) -> Iterator[Artifact]:
+    if build.runtime == "ort":
+        from edgekit import ort
+
+        for artifact in ort.build(hub, build.precision, calibration=calibration):
+            if artifact.format.removesuffix("-config") in build.formats:
+                yield artifact
+        return
+    from edgekit.litert import compile_hub
+    from edgekit.quantize import quantize_litert
+
+    floating = "fp16" if build.precision == "fp16" else "fp32"
+    compiled = compile_hub(hub, input_layout=build.input_layout, output_layout=build.output_layout, precision=floating)
+    if build.precision != floating:
+        compiled = quantize_litert(compiled, build.precision, calibration)
+    file = f"model_{build.precision}.tflite"
+    yield Artifact(file, "tflite", build.precision, compiled.data, compiled.inputs, compiled.outputs, compiled.notes)
+
+
+def _load(draft: Draft, artifact: Artifact, target: Target) -> tuple[PackagedArtifact, Runner]:
+    """Write an artifact and load it as a device would; refuse what the target has no room or kernel for."""
+    written = draft.add(artifact.file, artifact.data)
+    path = draft.path(artifact.file)
+    operators = inspect(path).operators
+    problems = target.problems(artifact.file, artifact.format, written.bytes, operators)
+    if problems:
+        raise TargetError(problems[0], where=str(target.folder / "target.toml"), fix="choose other precisions or formats")
+    packaged = PackagedArtifact.of(artifact, written, operators)
+    return packaged, Runner(path, artifact.format, artifact.inputs, artifact.outputs)
+
+
+def _verify(
+    model: Source,
+    artifacts: Sequence[PackagedArtifact],
+    runners: dict[str, Runner],
+    samples: Samples,
+    plan: _Plan,
+    tell: Progress,
+) -> tuple[Verification, list[tuple[Feeds, Results]]]:
+    """Compare every artifact with the source on every run; the first runs become the golden vectors."""
+    vectors: list[tuple[Feeds, Results]] = []
+    runs = samples.evidence.runs
+
+    def reference(run: int, feeds: Feeds) -> Results:
+        tell("comparing with the source", run, runs)
+        results = model.run(feeds)
+        if run == 0 or run < golden_count(*vectors[0], runs):
+            vectors.append((feeds, results))
+        return results
+
+    outputs = [spec.name for spec in model.outputs]
+    metrics = compare(reference, runners, samples.feeds, outputs, samples.labels)
+    if not vectors:
+        raise ArtifactError("there was nothing to compare on", fix="give at least one sample with --data")
+    gates = plan.target.gates.overridden(plan.overrides, plan.precisions)
+    verdicts = [judge(a.file, a.precision, metrics[a.file], gates.of(a.precision), samples.evidence) for a in artifacts]
+    kept = replace(gates, by_precision={p: gates.of(p) for p in plan.precisions})
+    return Verification(samples.evidence, kept, tuple(verdicts)), vectors
+
+
+def _class_names(path: str | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        return tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the class names cannot be read: {error}", where=path, fix="give a text file, one name per line"
+        ) from error
+
+
+def _versions(kind: str) -> dict[str, str]:
+    """Of everything that had a part in the artifacts' bytes or in the comparison."""
+    names = ["edgekit", "ai-edge-litert", "ai-edge-quantizer", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript"]
+    names += {"keras": ["tensorflow", "keras", "tf2onnx"], "torch": ["torch"], "onnx": []}[kind]
+    return {"python": platform.python_version()} | {name: version for name in names if (version := _version(name))}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.system(), "arch": platform.machine(), "cpus": os.cpu_count()},
+        "threads": 1,
+    }
+
+
+def _stem(source: str) -> str:
+    """`models/net.keras` gives `net`, `nets/resnet.py:resnet56` gives `resnet56`."""
+    last = re.split(r"[/\\:]", source.rstrip("/\\"))[-1]
+    return re.sub(r"[^\w.-]", "_", Path(last).stem) or "model"
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress for nobody."""

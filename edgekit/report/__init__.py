@@ -1,0 +1,1 @@
+"""A package's verdicts for people."""
