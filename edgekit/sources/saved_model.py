@@ -1,12 +1,14 @@
 """TensorFlow SavedModel folders, of TensorFlow 1 and 2, with or without Keras.
 
-They load through the reader of their signatures (the part that both versions share), not of their objects: a folder whose
-optimizer or custom classes this TensorFlow cannot rebuild still has its `serving_default` function and its variables.
+They are read as graphs with signatures and variables (the part that both versions share), not as objects: a folder whose
+optimizer or custom classes this TensorFlow cannot rebuild still has its `serving_default` function. The variables become
+constants once, and that one graph is the reference as well as what is converted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from edgekit.sources.digest import digest_path
 from edgekit.sources.quiet import silent
 from edgekit.sources.shapes import Declared, resolve_inputs
 from edgekit.sources.source import Source, describe_outputs, distinct_names, first_line
-from edgekit.sources.tensorflow_graph import convert_function, import_tensorflow
+from edgekit.sources.tensorflow_graph import convert_function, import_tensorflow, signature
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -37,22 +39,28 @@ def open_saved_model(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dyn
             "the folder is no SavedModel: it has no saved_model.pb", where=spec, fix="give the folder that model.export() wrote"
         )
     tensorflow = import_tensorflow()
-    function = _signature(tensorflow, path, spec)
-    keys = sorted(function.structured_input_signature[1])
-    declared_tensors = function.structured_input_signature[1]
-    names = distinct_names(keys)
-    declared = [_declare(name, declared_tensors[key], spec) for name, key in zip(names, keys, strict=True)]
+    frozen = _freeze(tensorflow, path, spec)
+    names = distinct_names(list(frozen.inputs))
+    declared = [_declare(name, info, spec) for name, info in zip(names, frozen.inputs.values(), strict=True)]
     fixed = resolve_inputs(declared, inputs, dynamic, spec)
-    output_keys = sorted(function.structured_outputs)
-    output_names = distinct_names(output_keys, names)
+    output_names = distinct_names(list(frozen.outputs), names)
 
     def call(*tensors: Any) -> list[Any]:
-        results = function(**dict(zip(keys, tensors, strict=True)))
-        return [results[key] for key in output_keys]
+        """To be traced: imports the graph into the one that is being built."""
+        fed = {info.name: tensor for info, tensor in zip(frozen.inputs.values(), tensors, strict=True)}
+        wanted = [info.name for info in frozen.outputs.values()]
+        return tensorflow.graph_util.import_graph_def(frozen.graph, input_map=fed, return_elements=wanted, name="")
+
+    with silent():
+        from tensorflow.python.eager import context
+
+        for definition in frozen.graph.library.function:  # an imported graph calls its functions by name
+            context.context().add_function_def(definition)
+        function = tensorflow.function(call, input_signature=signature(fixed), autograph=False)
 
     def reference(feeds: Feeds) -> Results:
-        with tensorflow.device("/CPU:0"):
-            results = call(*(tensorflow.convert_to_tensor(feeds[name]) for name in names))
+        with tensorflow.device("/CPU:0"), silent():
+            results = function(*(tensorflow.convert_to_tensor(feeds[name]) for name in names))
         return dict(zip(output_names, (np.asarray(result) for result in results), strict=True))
 
     def convert() -> onnx_ir.Model:
@@ -62,37 +70,57 @@ def open_saved_model(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dyn
     return Source("keras", spec, digest_path(path), fixed, outputs, reference, convert)
 
 
-def _signature(tensorflow: Any, path: Path, spec: str) -> Any:
-    from tensorflow.python.saved_model import load_v1_in_v2, loader_impl
+@dataclass(frozen=True)
+class _Frozen:
+    """A signature's graph without variables; inputs and outputs as `TensorInfo`s by key, in the order of the keys."""
 
-    with silent(), tensorflow.device("/CPU:0"):
+    graph: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+def _freeze(tensorflow: Any, path: Path, spec: str) -> _Frozen:
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
+    from tensorflow.python.saved_model import loader_impl
+
+    v1 = tensorflow.compat.v1
+    with silent(), tensorflow.device("/CPU:0"), tensorflow.Graph().as_default(), v1.Session() as session:
         try:
-            graphs = loader_impl.parse_saved_model(str(path)).meta_graphs
-            tags = next((set(g.meta_info_def.tags) for g in graphs if "serve" in g.meta_info_def.tags), None)
-            tags = tags or set(graphs[0].meta_info_def.tags)
-            loaded = load_v1_in_v2.load(str(path), tags, False)
+            metas = loader_impl.parse_saved_model(str(path)).meta_graphs
+            meta = next((m for m in metas if "serve" in m.meta_info_def.tags), metas[0])
+            loaded = v1.saved_model.load(session, list(meta.meta_info_def.tags), str(path))
+            chosen = _signature(loaded.signature_def, spec)
+            inputs = {key: chosen.inputs[key] for key in sorted(chosen.inputs)}
+            outputs = {key: chosen.outputs[key] for key in sorted(chosen.outputs)}
+            nodes = [info.name.partition(":")[0] for info in outputs.values()]
+            graph = convert_variables_to_constants_from_session_graph(session, session.graph_def, nodes)
+        except SourceError:
+            raise
         except Exception as error:  # TensorFlow raises OSError, its own errors, protobuf's …
             raise SourceError(
                 f"TensorFlow cannot read the SavedModel: {first_line(error)}",
                 where=spec,
-                fix="copy the folder again, with variables/",
+                fix="copy the whole folder again, with variables/, or export the model again",
             ) from error
-    signatures = {key: value for key, value in loaded.signatures.items() if not key.startswith("__")}
-    if SIGNATURE not in signatures and len(signatures) != 1:
-        have = ", ".join(sorted(signatures)) or "none"
+    return _Frozen(graph, inputs, outputs)
+
+
+def _signature(signatures: Any, spec: str) -> Any:
+    served = {key: value for key, value in signatures.items() if not key.startswith("__")}
+    if SIGNATURE not in served and len(served) != 1:
+        have = ", ".join(sorted(served)) or "none"
         raise SourceError(
             f"the SavedModel has no signature {SIGNATURE!r} (it has: {have})", where=spec, fix="save it with that signature"
         )
-    function = signatures.get(SIGNATURE) or next(iter(signatures.values()))
-    # The function lives as long as the variables of the object that it came from.
-    function.edgekit_owner = loaded
-    return function
+    return served.get(SIGNATURE) or next(iter(served.values()))
 
 
-def _declare(name: str, tensor: Any, spec: str) -> Declared:
-    if tensor.dtype.name in ("string", "resource", "variant"):
-        raise SourceError(
-            f"the input {name!r} takes {tensor.dtype.name}", where=spec, fix="export a signature that takes tensors of numbers"
-        )
-    shape = tuple(tensor.shape) if tensor.shape.rank is not None else None
-    return Declared(name, shape, tensor.dtype.name)
+def _declare(name: str, info: Any, spec: str) -> Declared:
+    import tensorflow
+
+    dtype = tensorflow.dtypes.as_dtype(info.dtype).name
+    if dtype in ("string", "resource", "variant"):
+        raise SourceError(f"the input {name!r} takes {dtype}", where=spec, fix="export a signature that takes tensors of numbers")
+    if info.tensor_shape.unknown_rank:
+        return Declared(name, None, dtype)
+    return Declared(name, tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim), dtype)
