@@ -1,0 +1,137 @@
+"""The ONNX → LiteRT compiler.
+
+    decompose → assign layouts → lower → peephole → write
+
+`compile` takes any ONNX model; `compile_hub` takes the hub graph (edgekit.hub.prepare) and also says how the artifact's inputs
+and outputs relate to the model's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgekit.contract import Binding
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from edgekit.litert.graph import Tensor
+
+__all__ = ["Compiled", "compile", "compile_hub"]
+
+LAYOUTS = ("keep", "nhwc", "nchw")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A .tflite file in memory.
+
+    Args:
+        data: The file's bytes.
+        inputs, outputs: How its tensors relate to the model's, in the file's order.
+        operators: How many of each builtin operator it has, as written (before any delegate).
+        notes: What a reader of the report must know.
+    """
+
+    data: bytes
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    operators: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def compile(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model,
+    *,
+    shapes: Mapping[str, tuple[int | str, ...]] | None = None,
+    input_layout: str = "keep",
+    output_layout: str = "keep",
+    precision: str = "fp32",
+) -> bytes:
+    """Compile an ONNX model to a .tflite file.
+
+    Args:
+        model: A path, the bytes of a file, an `onnx.ModelProto` (left alone) or an `onnx_ir.Model` (used up).
+        shapes: Shapes for inputs that have dynamic dimensions, by name.
+        input_layout, output_layout: `keep` keeps the ONNX shapes exactly. `nhwc` and `nchw` hold images and feature maps (what
+            convolutions and poolings see) channels-last or channels-first and keep everything else.
+        precision: `fp32`, or `fp16` for weights in half precision.
+
+    Returns:
+        The bytes of the file, with the signature `serving_default` and the ONNX names.
+
+    Raises:
+        SourceError: It is not a readable ONNX model.
+        UnsupportedOperator: A node cannot be expressed in LiteRT.
+        CompileError: The graph cannot.
+    """
+    from edgekit import hub
+
+    prepared = hub.prepare(_read(model), shapes=shapes or {})
+    return compile_hub(prepared, input_layout=input_layout, output_layout=output_layout, precision=precision).data
+
+
+def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str = "keep", precision: str = "fp32") -> Compiled:
+    """Compile the hub graph, which stays as it is; see `compile` for the arguments."""
+    for layout in (input_layout, output_layout):
+        if layout not in LAYOUTS:
+            raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")
+    if precision not in ("fp32", "fp16"):
+        raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
+    from edgekit.layout import to_channels_last
+    from edgekit.litert.decompose import decompose
+    from edgekit.litert.half import to_half
+    from edgekit.litert.lower import lower
+    from edgekit.litert.peephole import simplify
+    from edgekit.litert.write import write
+
+    model = hub.clone()
+    decompose(model)
+    held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)
+    names = [v.name or "" for v in hub.graph.outputs]
+    graph = lower(model.graph)
+    simplify(graph)
+    notes = to_half(graph) if precision == "fp16" else []
+    data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
+    return Compiled(
+        data,
+        tuple(_binding(t.name, t, held.inputs[t.name]) for t in graph.inputs),
+        tuple(_binding(name, t, held.outputs[name]) for name, t in zip(names, graph.outputs, strict=True)),
+        graph.operator_counts(),
+        tuple(notes),
+    )
+
+
+def _binding(source: str, tensor: Tensor, perm: tuple[int, ...]) -> Binding:
+    moved = perm != tuple(range(len(perm)))
+    return Binding(source, tensor.name, tensor.shape, tensor.dtype.name, perm if moved else None)
+
+
+def _read(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) -> ir.Model:
+    import onnx
+    import onnx_ir as ir
+
+    from edgekit.errors import SourceError
+
+    if isinstance(model, ir.Model):
+        return model
+    try:
+        if isinstance(model, bytes):
+            return ir.serde.deserialize_model(onnx.load_model_from_string(model))
+        if isinstance(model, onnx.ModelProto):
+            copied = onnx.ModelProto()
+            copied.CopyFrom(model)
+            return ir.serde.deserialize_model(copied)
+        return ir.load(model)
+    except FileNotFoundError as error:
+        raise SourceError(f"there is no file {error.filename}", fix="check the path") from error
+    except Exception as error:  # protobuf and onnx_ir raise many types for a file that is not a model
+        where = str(model)[:200] if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
+        raise SourceError(
+            f"this is not a readable ONNX model ({type(error).__name__})", where=where, fix="export the model again"
+        ) from error

@@ -1,0 +1,98 @@
+"""From the laid-out ONNX graph to a LiteRT graph: one small function per operator, in a table."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.errors import CompileError, UnsupportedOperator
+from edgekit.layout import dims
+from edgekit.litert.graph import Graph, Operator, Tensor
+from edgekit.litert.lower import convolution, elementwise, index, matmul, normalization, pooling, reduce, resize, shape
+from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
+
+__all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
+
+_REGISTERED = (convolution, elementwise, index, matmul, normalization, pooling, reduce, resize, shape)
+"""Importing these modules fills the table."""
+
+
+def lower(onnx: ir.Graph) -> Graph:
+    """Lower every node, in order.
+
+    Raises:
+        UnsupportedOperator: A node has no lowering, or one that does not cover its case.
+        CompileError: A value has no shape or a dtype that LiteRT does not have.
+    """
+    tensors: dict[ir.Value, Tensor] = {}
+
+    def tensor(value: ir.Value) -> Tensor:
+        if value not in tensors:
+            tensors[value] = _tensor(value)
+        return tensors[value]
+
+    graph = Graph(onnx.name or "main", [tensor(v) for v in onnx.inputs], [])
+    for node in onnx:
+        function = LOWERINGS.get(node.op_type)
+        if function is None:
+            raise _unknown(node)
+        inputs = [None if v is None else tensor(v) for v in node.inputs]
+        function(Node(node, inputs, [tensor(v) for v in node.outputs], graph))
+    graph.outputs = [_output(graph, tensor(v), i) for i, v in enumerate(onnx.outputs)]
+    return graph
+
+
+def _tensor(value: ir.Value) -> Tensor:
+    name = value.name or ""
+    if value.const_value is not None and not value.is_graph_input():
+        data = value.const_value.numpy()
+        return Tensor(name, tuple(data.shape), data.dtype, data)
+    if value.shape is None or value.dtype is None:
+        raise CompileError(
+            f"the shape of {name!r} is not known before the model runs",
+            where=_producer(value),
+            fix="fix the model's input shapes with --input NAME=SHAPE; shapes that depend on data cannot be expressed in LiteRT",
+        )
+    try:
+        dtype = np.dtype(value.dtype.numpy())
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.name not in "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split():
+        raise CompileError(
+            f"{name!r} has the type {value.dtype.name}, which LiteRT does not have",
+            where=_producer(value),
+            fix="convert the model to float32 or to an integer type that LiteRT has",
+        )
+    return Tensor(name, dims(value), dtype)
+
+
+def _producer(value: ir.Value) -> str:
+    node = value.producer()
+    return f"input {value.name!r}" if node is None else f"node {node.name or value.name!r}, operator {node.op_type}"
+
+
+def _output(graph: Graph, tensor: Tensor, place: int) -> Tensor:
+    """A graph output has to be made by an operator, and by one output only: inputs, constants and repetitions are copied."""
+    made = any(tensor in op.outputs for op in graph.operators)
+    if made and tensor not in graph.outputs:
+        return tensor
+    copy = Tensor(f"{tensor.name}/output{place}", tensor.shape, tensor.dtype)
+    target = np.array([d if isinstance(d, int) else -1 for d in tensor.shape], np.int32)
+    graph.operators.append(
+        Operator("RESHAPE", [tensor, Tensor(f"{copy.name}/shape", target.shape, target.dtype, target)], [copy])
+    )
+    return copy
+
+
+def _unknown(node: ir.Node) -> UnsupportedOperator:
+    near = difflib.get_close_matches(node.op_type, LOWERINGS, 1)
+    domain = f"{node.domain}." if node.domain else ""
+    return UnsupportedOperator(
+        f"there is no lowering to LiteRT for {domain}{node.op_type}",
+        where=f"node {node.name or node.outputs[0].name!r}, operator {domain}{node.op_type}",
+        fix="replace the operator in the model"
+        + (f" (did you mean {near[0]}?)" if near else "")
+        + ", or export for ONNX Runtime only",
+    )

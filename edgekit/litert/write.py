@@ -1,0 +1,322 @@
+"""A LiteRT graph as a flatbuffer, through the schema classes that ai-edge-litert ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekit.errors import CompileError
+from edgekit.litert.graph import Graph, Operator, Tensor
+
+SIGNATURE = "serving_default"
+BUFFER_ALIGNMENT = 16  # what the schema asks for with force_align; kernels read weights with aligned vector loads
+
+TENSOR_TYPES = {
+    np.dtype(name): getattr(schema.TensorType, name.upper())
+    for name in "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64".split()
+}
+
+
+def write(graph: Graph, description: str) -> bytes:
+    """Serialize the graph and its subgraphs, with one signature that names the inputs and outputs.
+
+    Raises:
+        CompileError: The model is too large for a flatbuffer (2 GB).
+    """
+    graphs = list(graph.with_subgraphs())
+    buffers = _Buffers()
+    codes: dict[tuple[str, int], int] = {}
+    subgraphs = [_subgraph(g, graphs, buffers, codes) for g in graphs]
+    if buffers.total > (1 << 31) - (1 << 24):
+        raise CompileError(
+            f"the weights take {buffers.total / 2**30:.1f} GiB, more than the 2 GiB that one .tflite file can hold",
+            fix="export with --precision fp16 or int8, or split the model",
+        )
+    model = schema.ModelT()
+    model.version = 3
+    model.description = description
+    model.operatorCodes = [_operator_code(name, version) for name, version in codes]
+    model.subgraphs = subgraphs
+    model.buffers = buffers.made
+    model.signatureDefs = [_signature(graph)]
+    builder = flatbuffers.Builder(buffers.total + (1 << 16))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _Buffer(schema.BufferT):
+    """A buffer that is written in one piece at an aligned address."""
+
+    def __init__(self, array: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.array = array
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        offset = 0
+        if self.array is not None:
+            data = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
+            builder.StartVector(1, data.size, BUFFER_ALIGNMENT)
+            builder.head -= data.size
+            builder.Bytes[builder.head : builder.head + data.size] = data.data
+            offset = builder.EndVector()
+        schema.BufferStart(builder)
+        if self.array is not None:
+            schema.BufferAddData(builder, offset)
+        return schema.BufferEnd(builder)
+
+
+class _Buffers:
+    """The buffers of a model; equal constants share one. Buffer 0 is the empty one of computed tensors."""
+
+    def __init__(self) -> None:
+        self.made: list[_Buffer] = [_Buffer()]
+        self.total = 0
+        self._by_content: dict[tuple[int, int], list[int]] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        if array.size == 0:
+            return 0
+        raw = array.reshape(-1).view(np.uint8)
+        key = raw.size, hash(raw[:: max(1, raw.size // 4096)].tobytes())
+        for index in self._by_content.get(key, []):
+            known = self.made[index].array
+            if known is not None and np.array_equal(known.reshape(-1).view(np.uint8), raw):
+                return index
+        self.made.append(_Buffer(array))
+        self.total += array.nbytes + BUFFER_ALIGNMENT
+        self._by_content.setdefault(key, []).append(len(self.made) - 1)
+        return len(self.made) - 1
+
+
+def _subgraph(graph: Graph, graphs: Sequence[Graph], buffers: _Buffers, codes: dict[tuple[str, int], int]) -> Any:
+    tensors = graph.tensors()
+    index = {tensor: i for i, tensor in enumerate(tensors)}
+    made = schema.SubGraphT()
+    made.name = graph.name
+    made.tensors = [_tensor(tensor, buffers) for tensor in tensors]
+    made.inputs = np.array([index[t] for t in graph.inputs], np.int32)
+    made.outputs = np.array([index[t] for t in graph.outputs], np.int32)
+    made.operators = [_operator(op, index, graphs, codes) for op in graph.operators]
+    return made
+
+
+def _tensor(tensor: Tensor, buffers: _Buffers) -> Any:
+    made = schema.TensorT()
+    made.name = tensor.name
+    made.type = TENSOR_TYPES[tensor.dtype]
+    made.shape = np.array([d if isinstance(d, int) else 1 for d in tensor.shape], np.int32)
+    if not tensor.is_static:
+        made.shapeSignature = np.array([d if isinstance(d, int) else -1 for d in tensor.shape], np.int32)
+    made.hasRank = True
+    made.buffer = 0 if tensor.data is None else buffers.add(tensor.data)
+    return made
+
+
+def _operator(op: Operator, index: dict[Tensor, int], graphs: Sequence[Graph], codes: dict[tuple[str, int], int]) -> Any:
+    made = schema.OperatorT()
+    made.opcodeIndex = codes.setdefault((op.code, operator_version(op)), len(codes))
+    made.inputs = np.array([-1 if t is None else index[t] for t in op.inputs], np.int32)
+    made.outputs = np.array([index[t] for t in op.outputs], np.int32)
+    table = OPTIONS.get(op.code)
+    if table is not None:
+        options = getattr(schema, table + "T")()
+        for name, value in op.options.items():
+            if not hasattr(options, name):
+                raise AttributeError(f"{table} has no field {name}")
+            setattr(options, name, _option(name, value, graphs))
+        made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        made.builtinOptions = options
+    return made
+
+
+def _option(name: str, value: Any, graphs: Sequence[Graph]) -> Any:
+    if isinstance(value, Graph):
+        return next(i for i, g in enumerate(graphs) if g is value)
+    if isinstance(value, np.dtype):
+        return TENSOR_TYPES[value]
+    if isinstance(value, str):
+        return getattr(_ENUMS[name], value)
+    return value
+
+
+def _operator_code(name: str, version: int) -> Any:
+    made = schema.OperatorCodeT()
+    made.builtinCode = getattr(schema.BuiltinOperator, name)
+    made.deprecatedBuiltinCode = min(made.builtinCode, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    made.version = version
+    return made
+
+
+def _signature(graph: Graph) -> Any:
+    index = {tensor: i for i, tensor in enumerate(graph.tensors())}
+    made = schema.SignatureDefT()
+    made.signatureKey = SIGNATURE
+    made.subgraphIndex = 0
+    made.inputs = [_tensor_map(t, index) for t in graph.inputs]
+    made.outputs = [_tensor_map(t, index) for t in graph.outputs]
+    return made
+
+
+def _tensor_map(tensor: Tensor, index: dict[Tensor, int]) -> Any:
+    made = schema.TensorMapT()
+    made.name = tensor.name
+    made.tensorIndex = index[tensor]
+    return made
+
+
+def operator_version(op: Operator) -> int:
+    """The lowest version of an operator that does what is asked of it, so that old runtimes refuse what they cannot do.
+
+    After tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc, for the float and integer forms written here.
+    """
+    types = [t.dtype.name for t in op.inputs if t is not None]
+    first = types[0] if types else ""
+    options = op.options
+    match op.code:
+        case "DEPTHWISE_CONV_2D":
+            return 2 if options.get("dilationWFactor", 1) > 1 or options.get("dilationHFactor", 1) > 1 else 1
+        case "TRANSPOSE_CONV":
+            return 4 if op.activation != "NONE" else 3 if len(op.inputs) > 3 and op.inputs[3] is not None else 1
+        case "FULLY_CONNECTED":
+            bias = op.inputs[2] if len(op.inputs) > 2 else None
+            return 6 if bias is None else 5 if options.get("keepNumDims") else 1
+        case "RESIZE_BILINEAR" | "RESIZE_NEAREST_NEIGHBOR":
+            return 3 if options.get("halfPixelCenters") else 1
+        case "STRIDED_SLICE":
+            return 4 if len(op.inputs[0].shape) > 4 else 1  # type: ignore[union-attr]
+        case "GATHER":
+            return 5 if options.get("batchDims", 0) else 1
+        case "ADD" | "SUB":
+            rank = max((t.rank for t in op.inputs if t is not None), default=0)
+            return (4 if op.code == "ADD" else 5) if first == "int64" else 3 if op.code == "SUB" and rank > 4 else 1
+        case "MUL":
+            return 6 if first in ("int64", "complex64") else 1
+        case "EQUAL" | "NOT_EQUAL" | "GREATER" | "GREATER_EQUAL" | "LESS" | "LESS_EQUAL" | "MAXIMUM" | "MINIMUM":
+            return 1
+        case "TRANSPOSE":
+            return 4 if (op.inputs[0] is not None and op.inputs[0].rank > 4) else 1
+        case "SPLIT" | "PAD" | "PADV2" | "TILE" | "SELECT_V2" | "SLICE" | "SUM" | "MEAN":
+            return 1
+        case "DEQUANTIZE":
+            return 3 if first == "float16" else 1
+        case "LEAKY_RELU":
+            return 1
+        case _:
+            return 1
+
+
+_ENUMS: dict[str, Any] = {
+    "padding": schema.Padding,
+    "fusedActivationFunction": schema.ActivationFunctionType,
+    "mode": schema.MirrorPadMode,
+    "weightsFormat": schema.FullyConnectedOptionsWeightsFormat,
+}
+
+OPTIONS: dict[str, str] = {
+    "ABS": "AbsOptions",
+    "ADD": "AddOptions",
+    "ADD_N": "AddNOptions",
+    "ARG_MAX": "ArgMaxOptions",
+    "ARG_MIN": "ArgMinOptions",
+    "ATAN2": "ATan2Options",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "BATCH_TO_SPACE_ND": "BatchToSpaceNDOptions",
+    "BITCAST": "BitcastOptions",
+    "BITWISE_XOR": "BitwiseXorOptions",
+    "BROADCAST_TO": "BroadcastToOptions",
+    "CAST": "CastOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "CONV_3D": "Conv3DOptions",
+    "CONV_3D_TRANSPOSE": "Conv3DOptions",
+    "COS": "CosOptions",
+    "CUMSUM": "CumsumOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "DEQUANTIZE": "DequantizeOptions",
+    "DIV": "DivOptions",
+    "DYNAMIC_UPDATE_SLICE": "DynamicUpdateSliceOptions",
+    "EQUAL": "EqualOptions",
+    "EXP": "ExpOptions",
+    "EXPAND_DIMS": "ExpandDimsOptions",
+    "FILL": "FillOptions",
+    "FLOOR_DIV": "FloorDivOptions",
+    "FLOOR_MOD": "FloorModOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GATHER": "GatherOptions",
+    "GATHER_ND": "GatherNdOptions",
+    "GELU": "GeluOptions",
+    "GREATER": "GreaterOptions",
+    "GREATER_EQUAL": "GreaterEqualOptions",
+    "HARD_SWISH": "HardSwishOptions",
+    "IF": "IfOptions",
+    "L2_NORMALIZATION": "L2NormOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "LESS": "LessOptions",
+    "LESS_EQUAL": "LessEqualOptions",
+    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
+    "LOGICAL_AND": "LogicalAndOptions",
+    "LOGICAL_NOT": "LogicalNotOptions",
+    "LOGICAL_OR": "LogicalOrOptions",
+    "LOG_SOFTMAX": "LogSoftmaxOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MINIMUM": "MaximumMinimumOptions",
+    "MIRROR_PAD": "MirrorPadOptions",
+    "MUL": "MulOptions",
+    "NEG": "NegOptions",
+    "NON_MAX_SUPPRESSION_V5": "NonMaxSuppressionV5Options",
+    "NOT_EQUAL": "NotEqualOptions",
+    "ONE_HOT": "OneHotOptions",
+    "PACK": "PackOptions",
+    "PAD": "PadOptions",
+    "PADV2": "PadV2Options",
+    "POW": "PowOptions",
+    "QUANTIZE": "QuantizeOptions",
+    "RANGE": "RangeOptions",
+    "REDUCE_ALL": "ReducerOptions",
+    "REDUCE_ANY": "ReducerOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "RESHAPE": "ReshapeOptions",
+    "RESIZE_BILINEAR": "ResizeBilinearOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "REVERSE_SEQUENCE": "ReverseSequenceOptions",
+    "REVERSE_V2": "ReverseV2Options",
+    "RIGHT_SHIFT": "RightShiftOptions",
+    "SCATTER_ND": "ScatterNdOptions",
+    "SELECT": "SelectOptions",
+    "SELECT_V2": "SelectV2Options",
+    "SHAPE": "ShapeOptions",
+    "SIGN": "SignOptions",
+    "SLICE": "SliceOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "SPACE_TO_BATCH_ND": "SpaceToBatchNDOptions",
+    "SPACE_TO_DEPTH": "SpaceToDepthOptions",
+    "SPLIT": "SplitOptions",
+    "SPLIT_V": "SplitVOptions",
+    "SQUARE": "SquareOptions",
+    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
+    "SQUEEZE": "SqueezeOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "SUB": "SubOptions",
+    "SUM": "ReducerOptions",
+    "TILE": "TileOptions",
+    "TOPK_V2": "TopKV2Options",
+    "TRANSPOSE": "TransposeOptions",
+    "TRANSPOSE_CONV": "TransposeConvOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
+    "UNPACK": "UnpackOptions",
+    "WHERE": "WhereOptions",
+    "WHILE": "WhileOptions",
+    "ZEROS_LIKE": "ZerosLikeOptions",
+}
+"""The options table of each operator that has one."""
