@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgekit.hub.edit import Editor
+    from edgekit.hub.rewrite import Rules
 
 __all__ = ["OLDEST_OPSET", "OPSET", "prepare"]
 
@@ -46,27 +47,48 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
     since = _raise_opset(model)
     edit = Editor(model)
     propagate(edit, since)
-    _simplify(edit, _cleaning())
+    _simplify(edit, _patterns())
     _remove_transposes(edit)
-    _simplify(edit, _fusions())
+    _simplify(edit, _patterns())
+    _simplify(edit, _everything())
     return model
 
 
-def _cleaning() -> Mapping[str, list]:
-    from edgekit.hub.passes import drop_no_ops
+def _patterns() -> Rules:
+    """What does not depend on where the Transposes are: one spelling for everything, and the operators that were spelled out."""
+    from edgekit.hub.passes import (
+        canonicalize,
+        drop_no_ops,
+        fuse_activation,
+        fuse_norm,
+        lower_einsum,
+        merge_bounds,
+        merge_reshapes,
+    )
+    from edgekit.hub.passes.propagate import FOLD_RULES
     from edgekit.hub.rewrite import combine
 
-    return combine(drop_no_ops.RULES)
+    return combine(
+        FOLD_RULES,
+        drop_no_ops.RULES,
+        canonicalize.RULES,
+        merge_bounds.RULES,
+        fuse_norm.RULES,
+        fuse_activation.RULES,
+        lower_einsum.RULES,
+        merge_reshapes.RULES,
+    )
 
 
-def _fusions() -> Mapping[str, list]:
-    from edgekit.hub.passes import drop_no_ops, fuse_batch_norm, fuse_linear
+def _everything() -> Rules:
+    """What works on neighbours, which Transposes would keep apart. Last, so that it takes no pattern to pieces."""
+    from edgekit.hub.passes import fuse_batch_norm, fuse_linear, fuse_pad, merge_reshapes
     from edgekit.hub.rewrite import combine
 
-    return combine(drop_no_ops.RULES, fuse_linear.RULES, fuse_batch_norm.RULES)
+    return combine(_patterns(), fuse_pad.RULES, fuse_linear.RULES, fuse_batch_norm.RULES, merge_reshapes.LATE_RULES)
 
 
-def _simplify(edit: Editor, rules: Mapping[str, list]) -> None:
+def _simplify(edit: Editor, rules: Rules) -> None:
     """Rewrite, then settle what the rewriting has opened, until neither finds more."""
     from edgekit.hub.passes.finish import finish
     from edgekit.hub.passes.propagate import propagate

@@ -17,9 +17,10 @@ Operands = Sequence[Array | None]
 
 # Not functions of their inputs, or (DequantizeLinear) carrying information that folding would lose.
 NEVER = frozenset(
-    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout QuantizeLinear DequantizeLinear "
-    "DynamicQuantizeLinear If Loop Scan SequenceMap Optional OptionalGetElement OptionalHasElement SequenceConstruct SequenceEmpty "
-    "SequenceInsert SequenceErase SequenceAt SequenceLength SplitToSequence ConcatFromSequence".split()
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout "
+    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear If Loop Scan SequenceMap "
+    "Optional OptionalGetElement OptionalHasElement SequenceConstruct SequenceEmpty SequenceInsert SequenceErase "
+    "SequenceAt SequenceLength SplitToSequence ConcatFromSequence".split()
 )
 
 
@@ -48,7 +49,7 @@ def _reference(node: ir.Node, inputs: Operands, opset: int) -> list[Array] | Non
     import onnx.reference
 
     message = ir.serde.serialize_node(node)
-    feeds = {value.name: array for value, array in zip(node.inputs, inputs, strict=True) if value is not None}
+    feeds = {value.name: array for value, array in zip(node.inputs, inputs, strict=True) if value is not None and value.name}
     try:
         implementation = onnx.reference.ReferenceEvaluator(message, opsets={"": min(opset, onnx.defs.onnx_opset_version())})
         results = implementation.run(None, feeds)

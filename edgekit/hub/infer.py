@@ -10,7 +10,7 @@ symbols where an element is not a number. Booleans are 0 and 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -60,6 +60,20 @@ def set_shape(value: ir.Value, shape: Dims) -> None:
     value.shape = ir.Shape([dims.canonical(dim) for dim in shape])
 
 
+def broadcast_shapes(shapes: Sequence[Dims]) -> Dims | None:
+    """The shape that results from broadcasting; None where two symbols or numbers may differ."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    found: list[Dim] = []
+    for axis in range(-rank, 0):
+        options = {shape[axis] for shape in shapes if -axis <= len(shape)} - {1}
+        numbers = {dim for dim in options if isinstance(dim, int)}
+        if len(numbers) > 1 or (not numbers and len(options) > 1):
+            return None
+        # A symbol beside a number other than 1 can only be that number or 1.
+        found.append(numbers.pop() if numbers else options.pop() if options else 1)
+    return tuple(found)
+
+
 def known_contents(value: ir.Value | None, contents: Contents) -> Dims | None:
     """The elements of a small integer tensor, constant or computed from shapes; None where they are not known."""
     if value is None:
@@ -95,9 +109,10 @@ def _infer_with_onnx(node: ir.Node, opset: int, contents: Contents) -> None:
                 fix="export the model again with standard operators",
             ) from None
         return
-    types, data = {}, {}
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
     for value in node.inputs:
-        if value is None or value.type is None:
+        if value is None or value.type is None or value.name is None:
             continue
         proto = onnx.TypeProto()
         ir.serde.serialize_type_into(proto, value.type)
@@ -187,20 +202,8 @@ def _expand(node: ir.Node, contents: Contents) -> Known | None:
     source = shape_of(data) if data is not None else None
     if data is None or target is None or source is None:
         return None
-    return _broadcast(data.dtype, [source, target])
-
-
-def _broadcast(dtype: ir.DataType | None, shapes: list[Dims]) -> Known | None:
-    rank = max(len(shape) for shape in shapes)
-    found: list[Dim] = []
-    for axis in range(rank):
-        options = {shape[axis - rank + len(shape)] for shape in shapes if axis - rank + len(shape) >= 0} - {1}
-        numbers = {dim for dim in options if isinstance(dim, int)}
-        if len(numbers) > 1 or (not numbers and len(options) > 1):
-            return None
-        # A symbol beside a number other than 1 can only be that number or 1.
-        found.append(numbers.pop() if numbers else options.pop() if options else 1)
-    return dtype, tuple(found)
+    together = broadcast_shapes([source, target])
+    return None if together is None else (data.dtype, together)
 
 
 def _filled(node: ir.Node, contents: Contents) -> Known | None:

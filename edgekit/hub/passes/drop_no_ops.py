@@ -1,7 +1,7 @@
 """Nodes that hand on their input as it is go away.
 
 1. Identity (one that names a graph output after an input, a constant or another output stays)
-2. Cast to the dtype that the input has; Cast of a Cast where the first loses nothing (float16 → float → float16, int32 → int64)
+2. Cast to the dtype that the input has; Cast of a Cast where the first loses nothing (float16 → float → float16)
 3. Reshape, Flatten, Expand, Squeeze, Unsqueeze, Slice, Tile, Resize, Pad, Transpose that give the shape they take, when they
    move nothing: Transpose with the identity, Slice with steps of one, Pad by zero, Resize between equal sizes
 4. Concat, Sum, Max, Min, Mean of one input

@@ -50,7 +50,7 @@ def _share(group: list[ir.Value], graph: ir.Graph) -> None:
     seen: dict[int, list[ir.Value]] = {}
     for value in group:
         content = _content(value)
-        same = seen.setdefault(zlib.crc32(content), [])
+        same = seen.setdefault(zlib.crc32(content.data), [])
         first = next((other for other in same if np.array_equal(_content(other), content)), None)
         if first is None:
             same.append(value)

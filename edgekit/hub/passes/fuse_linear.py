@@ -10,7 +10,7 @@ one for all); c, a with one per input channel.
     5. Mul c → Linear (not ConvTranspose)     →  Linear'        weights of that input channel times c
     6. Add a / Sub a → Linear                 →  Linear'        bias plus the weights' response to a; a Conv only without padding
     7. MatMul → Add b → Mul f                 →  MatMul' → Add b·f
-    8. MatMul → Add b, all of rank 2          →  Gemm           the dialect's form of a dense layer; of higher rank MatMul → Add stays
+    8. MatMul → Add b, all of rank 2          →  Gemm           the dialect's dense layer; of higher rank MatMul → Add stays
     9. x → Mul/Div/Add/Sub constant twice     →  once           where the constants broadcast to one another
 
 The value in the middle must have no other reader. Weights are computed in float64 and rounded once. Weights that several nodes
@@ -58,13 +58,13 @@ def fuse_before(node: ir.Node, edit: Editor) -> bool:
     rank = len(shape(data) or ())
     if affine is None or data is None or weight is None or sole_consumer(data) is not node or not is_float(data):
         return False
-    if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and node.attributes.get_int("transA", 0)):
+    if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and _int(node, "transA", 0)):
         return False
     if shape(affine.data) != shape(data) or weight.ndim < 2:
         return False
     axis = 1 if node.op_type == "Conv" else rank - 1
-    groups = node.attributes.get_int("group", 1)
-    columns = weight.ndim == 2 and node.op_type != "Conv" and not node.attributes.get_int("transB", 0)
+    groups = _int(node, "group", 1)
+    columns = weight.ndim == 2 and node.op_type != "Conv" and not _int(node, "transB", 0)
     channels = weight.shape[1] * groups if node.op_type == "Conv" else weight.shape[0 if columns else 1]
     factor, offset = (_per_channel(part, rank, axis, channels) for part in (affine.factor, affine.offset))
     if factor is None or offset is None or (node.op_type == "MatMul" and weight.ndim != 2):
@@ -144,7 +144,7 @@ def affine_of(node: ir.Node) -> Affine | None:
 def _affine_of_batch_norm(node: ir.Node) -> Affine | None:
     data = node.inputs[0]
     dims = shape(data)
-    if data is None or dims is None or node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
+    if data is None or dims is None or _int(node, "training_mode", 0) or len(node.outputs) > 1:
         return None
     scale, shift, mean, variance = (array(value) for value in node.inputs[1:5])
     if scale is None or shift is None or mean is None or variance is None:
@@ -171,11 +171,12 @@ def _fuse_output(node: ir.Node, linear: ir.Node, affine: Affine, edit: Editor) -
     if weight is None or weight.ndim < 2 or rank < 2 or shape(node.outputs[0]) != shape(affine.data):
         return False
     is_dense = linear.op_type in ("Gemm", "MatMul")
-    groups = linear.attributes.get_int("group", 1)
-    transposed = bool(linear.attributes.get_int("transB", 0))
-    channels = {"Conv": weight.shape[0], "ConvTranspose": weight.shape[1] * groups}.get(
-        linear.op_type, weight.shape[0 if transposed else -1]
-    )
+    groups = _int(linear, "group", 1)
+    transposed = bool(_int(linear, "transB", 0))
+    if linear.op_type == "ConvTranspose":
+        channels = weight.shape[1] * groups
+    else:
+        channels = weight.shape[0 if linear.op_type == "Conv" or transposed else -1]
     factor = _per_channel(affine.factor, rank, rank - 1 if is_dense else 1, channels)
     offset = _per_channel(affine.offset, rank, rank - 1 if is_dense else 1, channels)
     if factor is None or offset is None:
@@ -212,7 +213,7 @@ def _scale_outputs(weight: np.ndarray, factor: np.ndarray, linear: ir.Node, grou
 def _change_input(
     node: ir.Node, weight: np.ndarray, factor: np.ndarray, offset: np.ndarray, data: ir.Value, edit: Editor
 ) -> bool:
-    groups = node.attributes.get_int("group", 1)
+    groups = _int(node, "group", 1)
     wide = weight.astype(np.float64)
     if node.op_type == "Conv":
         outputs, inputs = weight.shape[0], weight.shape[1]
@@ -220,7 +221,7 @@ def _change_input(
         grouped = wide.reshape(groups, outputs // groups, *weight.shape[1:])
         response = (grouped * offset.reshape(spread)).reshape(outputs, -1).sum(axis=1)
         scaled = (grouped * factor.reshape(spread)).reshape(weight.shape)
-    elif node.attributes.get_int("transB", 0):
+    elif _int(node, "transB", 0):
         outputs, response, scaled = weight.shape[0], wide @ offset, wide * factor
     else:
         outputs, response, scaled = weight.shape[1], offset @ wide, wide * factor[:, None]
@@ -266,12 +267,18 @@ def _scale_biased_matmul(node: ir.Node, add: ir.Node, affine: Affine, edit: Edit
 
 
 def _rounded(values: np.ndarray, like: ir.Value | None, suffix: str, node: ir.Node, edit: Editor) -> ir.Value:
-    assert like is not None and like.dtype is not None and node.graph is not None
+    assert like is not None
+    assert like.dtype is not None
+    assert node.graph is not None
     return edit.constant(values.astype(like.dtype.numpy()), f"{like.name}_{suffix}", node.graph)
 
 
 def _attributes(node: ir.Node) -> dict[str, ir.Attr]:
     return dict(node.attributes)
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    return int(node.attributes[name].value) if name in node.attributes else default
 
 
 def _is_padded(node: ir.Node) -> bool:

@@ -6,12 +6,14 @@ A value is settled before anything reads it, so that chains such as Shape → Ga
     2. Constant becomes an initializer
     3. an If whose condition is constant is replaced by the branch that is taken
     4. dtypes and shapes are inferred (`edgekit.hub.infer`); graphs inside If, Loop and Scan are walked with what is known outside
-    5. a node whose inputs are all constant is computed, unless the result is more than 16 MB larger than they are, or the operator
-       is random, or it is DequantizeLinear/QuantizeLinear (which say how a weight is stored)
+    5. a node whose inputs are all constant is computed, unless the result is more than 16 MB larger, the operator is random, or it
+       is DequantizeLinear or QuantizeLinear (which say how a weight is stored)
     6. a node whose contents are known to be numbers (Shape of a static shape) is a constant even if its inputs are not
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -69,7 +71,7 @@ def _settle(node: ir.Node, edit: Editor, since: int | None) -> None:
 
 def fold(node: ir.Node, edit: Editor) -> bool:
     """Replace a node by constants where its outputs do not depend on the model's inputs (cases 5 and 6)."""
-    if node.domain != "":
+    if node.domain != "" or not node.outputs:
         return False
     known = edit.contents.get(node.outputs[0])
     if known is not None and len(node.outputs) == 1 and all(isinstance(item, int) for item in known):
@@ -169,9 +171,9 @@ def _if(node: ir.Node, edit: Editor, since: int | None) -> None:
         _walk(branch, edit, since)
     for output, left, right in zip(node.outputs, branches[0].outputs, branches[1].outputs, strict=True):
         output.type = left.type
-        shapes = infer.shape_of(left), infer.shape_of(right)
-        if shapes[0] is not None and shapes[1] is not None and len(shapes[0]) == len(shapes[1]):
-            infer.set_shape(output, _common(output, *shapes))
+        one, other = infer.shape_of(left), infer.shape_of(right)
+        if one is not None and other is not None and len(one) == len(other):
+            infer.set_shape(output, _common(output, one, other))
 
 
 def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
@@ -212,9 +214,9 @@ _CONTROL_FLOW = {"If": _if, "Loop": _loop, "Scan": _scan}
 
 
 def _carry(
-    given: list[ir.Value | None] | tuple[ir.Value | None, ...],
-    inner: list[ir.Value],
-    results: list[ir.Value],
+    given: Sequence[ir.Value | None],
+    inner: Sequence[ir.Value],
+    results: Sequence[ir.Value],
     body: ir.Graph,
     edit: Editor,
     since: int | None,
@@ -225,7 +227,7 @@ def _carry(
             _copy(value, first)
     _walk(body, edit, since)
     changed = False
-    for value, first, result in zip(given, inner, results, strict=False):
+    for first, result in list(zip(inner, results, strict=False))[: len(given)]:
         before, after = infer.shape_of(first), infer.shape_of(result)
         if before is not None and after is not None and before != after and len(before) == len(after):
             infer.set_shape(first, _common(first, before, after))
@@ -240,10 +242,10 @@ def _common(value: ir.Value, left: infer.Dims, right: infer.Dims) -> infer.Dims:
 
 
 def _stack(
-    outputs: list[ir.Value] | tuple[ir.Value, ...],
-    inner: list[ir.Value],
+    outputs: Sequence[ir.Value],
+    inner: Sequence[ir.Value],
     length: int | str | None,
-    axes: list[int] | tuple[int, ...] | None = None,
+    axes: Sequence[int] | None = None,
 ) -> None:
     for place, (output, value) in enumerate(zip(outputs, inner, strict=False)):
         dims = infer.shape_of(value)
@@ -263,3 +265,6 @@ def _copy(source: ir.Value, target: ir.Value) -> None:
 def _declare(value: ir.Value, dtype: ir.DataType, dims: infer.Dims) -> None:
     value.type = ir.TensorType(dtype)
     infer.set_shape(value, dims)
+
+
+FOLD_RULES = {"*": [fold]}

@@ -3,8 +3,8 @@
 Only what changed its meaning or its form between opset 7 and 20 is in the table; everything else reads the same in both. Source:
 the operators' version histories in onnx/onnx `docs/Changelog.md`.
 
-     1. attributes that became inputs   Slice, TopK (10) · Clip, Pad (11) · Split, Squeeze, Unsqueeze, ReduceSum (13) · Reduce* (18)
-                                        · DFT axis (20)
+     1. attributes that became inputs   Slice, TopK (10) · Clip, Pad (11) · Split, Squeeze, Unsqueeze, ReduceSum (13)
+                                        · Reduce* (18) · DFT axis (20)
      2. Upsample, Resize before 11      Resize, asymmetric; nearest takes the floor, or the ceiling when it shrinks (onnxruntime)
      3. Resize before 13                tf_half_pixel_for_nn + floor is half_pixel + round_prefer_ceil
      4. Softmax, LogSoftmax, Hardmax    before 13 over all axes from `axis` on at once: Flatten → Softmax(-1) → Reshape, and just

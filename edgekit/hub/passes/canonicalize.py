@@ -1,0 +1,202 @@
+"""One spelling for what ONNX can say in several ways.
+
+ 1. CastLike                          →  Cast
+ 2. GlobalAveragePool, GlobalMaxPool  →  ReduceMean, ReduceMax over the spatial axes, keepdims=1
+ 3. Sum of n                          →  Add, Add, …
+ 4. x - c                             →  x + (-c)                      floating point, c constant
+ 5. x / c                             →  x * (1/c)                     c constant and a power of two, where that is exact
+ 6. x ** 2, x ** 0.5, x ** -0.5, x ** -1  →  x * x, Sqrt, Reciprocal(Sqrt), Reciprocal
+ 7. c, a constant of equal numbers, beside a broadcasting operator  →  one number, where the result keeps its shape
+ 8. Expand(x) beside a broadcasting operator  →  x, where the result keeps its shape
+ 9. a + (-b)                          →  a - b
+10. auto_pad of Conv, MaxPool, AveragePool  →  pads, where the sizes are numbers
+11. Conv, ConvTranspose, MaxPool, AveragePool without kernel_shape, strides, dilations or pads say them
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.hub import infer
+from edgekit.hub.edit import Editor, array, is_constant, is_float, producer, scalar, shape, static_shape
+
+BROADCASTING = "Add Sub Mul Div Pow Max Min Where Equal Less Greater LessOrEqual GreaterOrEqual And Or PRelu".split()
+
+
+def lower_cast_like(node: ir.Node, edit: Editor) -> bool:
+    """Case 1."""
+    data, like = node.inputs
+    if data is None or like is None or like.dtype is None:
+        return False
+    return edit.replace(node.outputs[0], edit.op("Cast", [data], {"to": int(like.dtype)}, before=node))
+
+
+def lower_global_pool(node: ir.Node, edit: Editor) -> bool:
+    """Case 2."""
+    data = node.inputs[0]
+    rank = len(shape(data) or ())
+    if rank < 3 or node.graph is None:
+        return False
+    axes = edit.constant(np.arange(2, rank), f"{node.outputs[0].name}_axes", node.graph)
+    reduction = "ReduceMean" if node.op_type == "GlobalAveragePool" else "ReduceMax"
+    return edit.replace(node.outputs[0], edit.op(reduction, [data, axes], {"keepdims": 1}, before=node))
+
+
+def split_sum(node: ir.Node, edit: Editor) -> bool:
+    """Case 3."""
+    total = node.inputs[0]
+    for value in node.inputs[1:]:
+        total = edit.op("Add", [total, value], before=node)
+    return total is not None and len(node.inputs) > 1 and edit.replace(node.outputs[0], total)
+
+
+def subtract_to_add(node: ir.Node, edit: Editor) -> bool:
+    """Case 4."""
+    data, constant = node.inputs
+    found = array(constant)
+    if found is None or found.dtype.kind != "f" or constant is None or node.graph is None or is_constant(data):
+        return False
+    negative = edit.constant(-found, f"{constant.name}_negative", node.graph)
+    return edit.replace(node.outputs[0], edit.op("Add", [data, negative], before=node))
+
+
+def divide_to_multiply(node: ir.Node, edit: Editor) -> bool:
+    """Case 5."""
+    data, constant = node.inputs
+    found = array(constant)
+    if found is None or found.dtype.kind != "f" or constant is None or node.graph is None or is_constant(data):
+        return False
+    mantissa, exponent = np.frexp(found)
+    if not ((np.abs(mantissa) == 0.5) & (np.abs(exponent) < 100 if found.dtype.itemsize > 2 else np.abs(exponent) < 10)).all():
+        return False
+    reciprocal = edit.constant((1 / found).astype(found.dtype), f"{constant.name}_reciprocal", node.graph)
+    return edit.replace(node.outputs[0], edit.op("Mul", [data, reciprocal], before=node))
+
+
+def lower_power(node: ir.Node, edit: Editor) -> bool:
+    """Case 6."""
+    data, exponent = node.inputs
+    power = scalar(exponent)
+    if power not in (2.0, 0.5, -0.5, -1.0) or not is_float(data) or shape(data) != shape(node.outputs[0]):
+        return False
+    if power == 2.0:
+        return edit.replace(node.outputs[0], edit.op("Mul", [data, data], before=node))
+    value = data if power == -1.0 else edit.op("Sqrt", [data], before=node)
+    return edit.replace(node.outputs[0], value if power == 0.5 else edit.op("Reciprocal", [value], before=node))  # type: ignore[arg-type]
+
+
+def shrink_operands(node: ir.Node, edit: Editor) -> bool:
+    """Cases 7 and 8."""
+    result = shape(node.outputs[0])
+    changed = False
+    for index, value in enumerate(node.inputs):
+        if value is None or result is None:
+            continue
+        smaller = _unexpanded(value) or _one_number(node, index, value, result, edit)
+        if smaller is None:
+            continue
+        shapes = [shape(smaller if place == index else other) for place, other in enumerate(node.inputs)]
+        known = [found for found in shapes if found is not None]
+        together = infer.broadcast_shapes(known) if len(known) == len(shapes) else None
+        if together == result and (node.op_type != "PRelu" or index == 1):
+            node.replace_input_with(index, smaller)
+            edit.touched.append(node)
+            changed = True
+            if (origin := value.producer()) is not None:
+                edit.prune(origin)
+    return changed
+
+
+def _unexpanded(value: ir.Value) -> ir.Value | None:
+    expand = producer(value, "Expand")
+    return expand.inputs[0] if expand is not None else None
+
+
+def _one_number(node: ir.Node, index: int, value: ir.Value, result: infer.Dims, edit: Editor) -> ir.Value | None:
+    tensor = value.const_value if is_constant(value) else None
+    if tensor is None or tensor.size < 2 or tensor.dtype == ir.DataType.STRING or node.graph is None:
+        return None
+    others = [shape(other) for place, other in enumerate(node.inputs) if place != index]
+    known = [found for found in others if found is not None]
+    if len(known) != len(others) or infer.broadcast_shapes([*known, ()]) != result:
+        return None
+    content = tensor.numpy()
+    first = content.reshape(-1)[0]
+    return edit.constant(np.asarray(first), f"{value.name}_scalar", node.graph) if bool((content == first).all()) else None
+
+
+def add_negative(node: ir.Node, edit: Editor) -> bool:
+    """Case 9."""
+    for index in (1, 0):
+        negative = producer(node.inputs[index], "Neg")
+        if negative is not None and not is_constant(node.inputs[1 - index]):
+            difference = edit.op("Sub", [node.inputs[1 - index], negative.inputs[0]], before=node)
+            return edit.replace(node.outputs[0], difference)
+    return False
+
+
+def spell_out_window(node: ir.Node, edit: Editor) -> bool:
+    """Cases 10 and 11."""
+    dims = shape(node.inputs[0])
+    if dims is None or len(dims) < 3:
+        return False
+    rank = len(dims) - 2
+    weights = static_shape(node.inputs[1]) if node.op_type.startswith("Conv") else None
+    given = {name: list(node.attributes[name].as_ints()) for name in _WINDOW if name in node.attributes}
+    kernel = given.get("kernel_shape") or (list(weights[2:]) if weights else None)
+    if kernel is None:
+        return False
+    strides, dilations = given.get("strides") or [1] * rank, given.get("dilations") or [1] * rank
+    pads = given.get("pads") or [0] * (2 * rank)
+    auto = node.attributes.get_string("auto_pad", "NOTSET")
+    if auto != "NOTSET":
+        resolved = _resolve_auto_pad(node, auto or "", dims[2:], kernel, strides, dilations)
+        if resolved is None:
+            return False
+        pads = resolved
+    wanted = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+    if given == wanted and "auto_pad" not in node.attributes:
+        return False
+    node.attributes.pop("auto_pad", None)
+    for name, value in wanted.items():
+        node.attributes[name] = ir.AttrInt64s(name, value)
+    edit.touched.append(node)
+    return True
+
+
+_WINDOW = ("kernel_shape", "strides", "dilations", "pads")
+
+
+def _resolve_auto_pad(
+    node: ir.Node, auto: str, sizes: infer.Dims, kernel: list[int], strides: list[int], dilations: list[int]
+) -> list[int] | None:
+    if auto == "VALID":
+        return [0] * (2 * len(kernel))
+    if node.op_type == "ConvTranspose" or ("ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int()):
+        return None
+    before, after = [], []
+    for size, reach, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        if isinstance(size, str) and stride > 1:
+            return None
+        outputs = 1 if isinstance(size, str) else -(-size // stride)
+        have = 1 if isinstance(size, str) else size
+        total = max((outputs - 1) * stride + (reach - 1) * dilation + 1 - have, 0)
+        small, large = total // 2, total - total // 2
+        before.append(small if auto == "SAME_UPPER" else large)
+        after.append(large if auto == "SAME_UPPER" else small)
+    return before + after
+
+
+RULES = {
+    "CastLike": [lower_cast_like],
+    "GlobalAveragePool": [lower_global_pool],
+    "GlobalMaxPool": [lower_global_pool],
+    **{name: [spell_out_window] for name in ("Conv", "ConvTranspose", "MaxPool", "AveragePool")},
+    **{name: [shrink_operands] for name in BROADCASTING},
+    "Sum": [split_sum],
+    "Add": [shrink_operands, add_negative],
+    "Sub": [shrink_operands, subtract_to_add],
+    "Div": [shrink_operands, divide_to_multiply],
+    "Pow": [shrink_operands, lower_power],
+}

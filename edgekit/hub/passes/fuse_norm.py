@@ -1,0 +1,231 @@
+"""LayerNormalization that an exporter spells out becomes the operator.
+
+    d = x - ReduceMean(x),  v = ReduceMean(d·d),  r = 1/Sqrt(v + epsilon)         the mean over the last axes
+
+    1. d / Sqrt(v + epsilon), d · Reciprocal(Sqrt(…))                    →  LayerNormalization(x, 1)
+    2. LayerNormalization(x, s) · scale, + shift                         →  LayerNormalization(x, s·scale, shift)
+    3. x·(r·scale) + (shift - mean·(r·scale))    (tf2onnx of Keras)       →  LayerNormalization(x, scale, shift)
+    4. d·(r·scale)                                                       →  LayerNormalization(x, scale)
+
+v may also be computed from a second Sub of the same operands. Scale and shift must be constants that broadcast over the
+normalized axes alone. The mean over other axes (a channels-first LayerNorm) has no ONNX operator and stays. RMSNormalization
+exists from opset 23 on, above the hub's 20: it stays spelled out. Source: ONNX LayerNormalization-17.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.hub.edit import Editor, array, integers, is_constant, is_float, producer, scalar, shape, sole_consumer, static_shape
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """`1 / Sqrt(mean((x - mean)²) + epsilon)`, with the value that holds the mean."""
+
+    x: ir.Value
+    mean: ir.Value
+    axes: tuple[int, ...]
+    epsilon: float
+
+
+def fuse_quotient(node: ir.Node, edit: Editor) -> bool:
+    """Case 1 with Div."""
+    root = producer(node.inputs[1], "Sqrt")
+    deviation = _deviation_of_root(root)
+    if deviation is None or not _is_centered(node.inputs[0], deviation):
+        return False
+    return _build(node, deviation, None, None, edit)
+
+
+def fuse_product(node: ir.Node, edit: Editor) -> bool:
+    """Cases 1 and 4 with Mul, and the scale of case 2."""
+    for left, right in (node.inputs, node.inputs[::-1]):
+        found = _scaled_deviation(right)
+        if found is not None and _is_centered(left, found[0]):
+            return _build(node, found[0], found[1], None, edit)
+        norm = producer(left, "LayerNormalization")
+        scale = array(right)
+        if norm is None or scale is None or left is None or sole_consumer(left) is not node or len(norm.outputs) > 1:
+            continue
+        old_scale, old_shift = (array(value) for value in (*norm.inputs[1:3], None)[:2])
+        if old_scale is None or (len(norm.inputs) > 2 and old_shift is None):
+            continue
+        return _rebuild(node, norm, old_scale, old_shift, scale, None, edit)
+    return False
+
+
+def fuse_sum(node: ir.Node, edit: Editor) -> bool:
+    """The shift of case 2, and case 3."""
+    for left, right in (node.inputs, node.inputs[::-1]):
+        norm, shift = producer(left, "LayerNormalization"), array(right)
+        if norm is not None and shift is not None and left is not None and sole_consumer(left) is node and len(norm.outputs) == 1:
+            old_scale, old_shift = (array(value) for value in (*norm.inputs[1:3], None)[:2])
+            if old_scale is not None and (len(norm.inputs) < 3 or old_shift is not None):
+                return _rebuild(node, norm, old_scale, old_shift, None, shift, edit)
+        if _fuse_affine(node, left, right, edit):
+            return True
+    return False
+
+
+def _fuse_affine(node: ir.Node, left: ir.Value | None, right: ir.Value | None, edit: Editor) -> bool:
+    """Case 3: left = x·g, right = shift - mean·g, in any of the ways to write the latter."""
+    product = producer(left, "Mul")
+    if product is None:
+        return False
+    for x, gain in (product.inputs, product.inputs[::-1]):
+        found = _scaled_deviation(gain)
+        if found is None or found[0].x is not x or gain is None:
+            continue
+        shift = _shift_minus_mean(right, found[0].mean, gain)
+        if shift is not None:
+            return _build(node, found[0], found[1], shift, edit)
+    return False
+
+
+def _shift_minus_mean(value: ir.Value | None, mean: ir.Value, gain: ir.Value) -> ir.Value | None:
+    node = producer(value, "Sub", "Add")
+    if node is None:
+        return None
+    for shift, rest in (node.inputs, node.inputs[::-1]) if node.op_type == "Add" else (node.inputs,):
+        if not is_constant(shift):
+            continue
+        negative = node.op_type == "Sub"
+        outer = producer(rest, "Neg")
+        if outer is not None:
+            negative, rest = not negative, outer.inputs[0]
+        product = producer(rest, "Mul")
+        if product is None:
+            continue
+        for one, other in (product.inputs, product.inputs[::-1]):
+            inner = producer(one, "Neg")
+            base, minus = (inner.inputs[0], not negative) if inner is not None else (one, negative)
+            if base is mean and other is gain and minus:
+                return shift
+    return None
+
+
+def _scaled_deviation(value: ir.Value | None) -> tuple[Deviation, ir.Value | None] | None:
+    """`value` as a reciprocal deviation, times a constant scale if there is one."""
+    direct = _reciprocal_deviation(value)
+    if direct is not None:
+        return direct, None
+    product = producer(value, "Mul")
+    for one, other in (product.inputs, product.inputs[::-1]) if product is not None else ():
+        inner = _reciprocal_deviation(one)
+        if inner is not None and is_constant(other):
+            return inner, other
+    return None
+
+
+def _reciprocal_deviation(value: ir.Value | None) -> Deviation | None:
+    node = producer(value, "Reciprocal", "Div")
+    if node is None:
+        return None
+    if node.op_type == "Div":
+        return _deviation_of_root(producer(node.inputs[1], "Sqrt")) if scalar(node.inputs[0]) == 1.0 else None
+    return _deviation_of_root(producer(node.inputs[0], "Sqrt"))
+
+
+def _deviation_of_root(root: ir.Node | None) -> Deviation | None:
+    total = producer(root.inputs[0], "Add") if root is not None else None
+    for one, other in (total.inputs, total.inputs[::-1]) if total is not None else ():
+        epsilon, variance = scalar(other), producer(one, "ReduceMean")
+        if epsilon is None or variance is None:
+            continue
+        square = producer(variance.inputs[0], "Mul")
+        centered = producer(square.inputs[0], "Sub") if square is not None and square.inputs[0] is square.inputs[1] else None
+        mean = producer(centered.inputs[1], "ReduceMean") if centered is not None else None
+        if centered is None or mean is None or mean.inputs[0] is not centered.inputs[0] or centered.inputs[0] is None:
+            continue
+        axes = _kept_axes(mean)
+        if axes is not None and axes == _kept_axes(variance):
+            return Deviation(centered.inputs[0], mean.outputs[0], axes, epsilon)
+    return None
+
+
+def _is_centered(value: ir.Value | None, deviation: Deviation) -> bool:
+    node = producer(value, "Sub")
+    return node is not None and node.inputs[0] is deviation.x and node.inputs[1] is deviation.mean
+
+
+def _kept_axes(node: ir.Node) -> tuple[int, ...] | None:
+    rank = len(shape(node.inputs[0]) or ())
+    axes = integers(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
+    if not rank or axes is None or not node.attributes.get_int("keepdims", 1):
+        return None
+    return tuple(sorted(axis % rank for axis in axes))
+
+
+def _build(node: ir.Node, deviation: Deviation, scale: ir.Value | None, shift: ir.Value | None, edit: Editor) -> bool:
+    x = deviation.x
+    dims = shape(x)
+    if dims is None or not is_float(x) or x.dtype is None or node.graph is None or shape(node.outputs[0]) != dims:
+        return False
+    axis = len(dims) - len(deviation.axes)
+    if deviation.axes != tuple(range(axis, len(dims))) or any(isinstance(dim, str) for dim in dims[axis:]):
+        return False
+    suffix = tuple(int(dim) for dim in dims[axis:])
+    dtype = x.dtype.numpy()
+    factors = np.ones(suffix, dtype) if scale is None else _over(array(scale), suffix)
+    offsets = None if shift is None else _over(array(shift), suffix)
+    if factors is None or (shift is not None and offsets is None):
+        return False
+    return _replace(node, x, axis, deviation.epsilon, factors, offsets, edit)
+
+
+def _rebuild(
+    node: ir.Node,
+    norm: ir.Node,
+    old_scale: np.ndarray,
+    old_shift: np.ndarray | None,
+    scale: np.ndarray | None,
+    shift: np.ndarray | None,
+    edit: Editor,
+) -> bool:
+    suffix = old_scale.shape
+    more_scale = np.ones(suffix, old_scale.dtype) if scale is None else _over(scale, suffix)
+    more_shift = None if shift is None else _over(shift, suffix)
+    x = norm.inputs[0]
+    fits = static_shape(norm.outputs[0]) is None or shape(node.outputs[0]) == shape(norm.outputs[0])
+    if more_scale is None or (shift is not None and more_shift is None) or x is None or not fits:
+        return False
+    offsets = None if old_shift is None else old_shift.astype(np.float64) * more_scale
+    if more_shift is not None:
+        offsets = more_shift + (0 if offsets is None else offsets)
+    rank = len(shape(x) or ())
+    axis = int(norm.attributes["axis"].value) % rank if "axis" in norm.attributes else rank - 1
+    epsilon = float(norm.attributes["epsilon"].value) if "epsilon" in norm.attributes else 1e-5
+    return _replace(node, x, axis, epsilon, old_scale.astype(np.float64) * more_scale, offsets, edit)
+
+
+def _replace(
+    node: ir.Node, x: ir.Value, axis: int, epsilon: float, scale: np.ndarray, shift: np.ndarray | None, edit: Editor
+) -> bool:
+    assert node.graph is not None
+    assert x.dtype is not None
+    name, dtype = node.outputs[0].name, x.dtype.numpy()
+    inputs: list[ir.Value | None] = [x, edit.constant(scale.astype(dtype), f"{name}_scale", node.graph)]
+    if shift is not None:
+        inputs.append(edit.constant(shift.astype(dtype), f"{name}_shift", node.graph))
+    rank = len(shape(x) or ())
+    result = edit.op("LayerNormalization", inputs, {"axis": axis - rank, "epsilon": epsilon}, before=node)
+    return edit.replace(node.outputs[0], result)
+
+
+def _over(values: np.ndarray | None, suffix: tuple[int, ...]) -> np.ndarray | None:
+    """A constant spread over the normalized axes; None where it varies over others."""
+    if values is None:
+        return None
+    while values.ndim > len(suffix) and values.shape[0] == 1:
+        values = values[0]
+    try:
+        return np.array(np.broadcast_to(values, suffix))
+    except ValueError:
+        return None
+
+
+RULES = {"Div": [fuse_quotient], "Mul": [fuse_product], "Add": [fuse_sum]}

@@ -1,0 +1,116 @@
+"""Chains of nodes that only rearrange become one, with constant parameters where the shapes allow.
+
+1. Flatten                                    →  Reshape                 at most one symbolic dimension
+2. Reshape to computed numbers                →  Reshape to a constant   a symbolic dimension is 0 (copied) or -1
+3. Reshape | Squeeze | Unsqueeze | Flatten → Reshape  →  Reshape
+4. Squeeze → Unsqueeze and the reverse        →  Reshape                 (dropped when the shape is the first again)
+5. Transpose → Transpose                      →  Transpose               permutations composed
+6. Transpose that moves only axes of size 1   →  Reshape                 `transpose_to_reshape`, after layouts are chosen
+7. Unsqueeze | Squeeze | Reshape around an elementwise operator  →  gone
+       y = Unsqueeze(f(Squeeze(x))) with the shape of x  →  y = f(x)      (a Keras Conv1D is Unsqueeze → Conv → Squeeze)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.hub.edit import Editor, integers, producer, shape, sole_consumer
+
+_RESHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_UNARY = (
+    "Relu Sigmoid Tanh HardSigmoid HardSwish Clip LeakyRelu Elu Selu Gelu Softplus Softsign Mish Abs Neg Sqrt Exp Log Erf".split()
+)
+
+
+def settle_reshape(node: ir.Node, edit: Editor) -> bool:
+    """Cases 1 to 3."""
+    data, result = node.inputs[0], shape(node.outputs[0])
+    if data is None or result is None or node.graph is None:
+        return False
+    before = producer(data, *_RESHAPING)
+    source = before.inputs[0] if before is not None else data
+    target = _target(result, shape(source))
+    if target is None or source is None:
+        return False
+    settled = node.op_type == "Reshape" and integers(node.inputs[1]) == target and "allowzero" not in node.attributes
+    if settled and before is None:
+        return False
+    constant = edit.constant(np.array(target, np.int64), f"{node.outputs[0].name}_shape", node.graph)
+    return edit.replace(node.outputs[0], edit.op("Reshape", [source, constant], before=node))
+
+
+def merge_squeezes(node: ir.Node, edit: Editor) -> bool:
+    """Case 4."""
+    before = producer(node.inputs[0], "Squeeze", "Unsqueeze", "Reshape", "Flatten")
+    if before is None or before.op_type == node.op_type:
+        return False
+    return settle_reshape(node, edit)
+
+
+def merge_transposes(node: ir.Node, edit: Editor) -> bool:
+    """Case 5."""
+    before = producer(node.inputs[0], "Transpose")
+    rank = len(shape(node.outputs[0]) or ())
+    if before is None or not rank:
+        return False
+    first, second = _permutation(before, rank), _permutation(node, rank)
+    composed = [first[axis] for axis in second]
+    source = before.inputs[0]
+    if source is not None and composed == list(range(rank)):
+        return edit.replace(node.outputs[0], source)
+    return edit.replace(node.outputs[0], edit.op("Transpose", [source], {"perm": composed}, before=node))
+
+
+def transpose_to_reshape(node: ir.Node, edit: Editor) -> bool:
+    """Case 6."""
+    data = node.inputs[0]
+    dims = shape(data)
+    if dims is None or node.graph is None:
+        return False
+    moved = [axis for axis in _permutation(node, len(dims)) if dims[axis] != 1]
+    target = _target(shape(node.outputs[0]) or (), dims)
+    if moved != sorted(moved) or target is None:
+        return False
+    constant = edit.constant(np.array(target, np.int64), f"{node.outputs[0].name}_shape", node.graph)
+    return edit.replace(node.outputs[0], edit.op("Reshape", [data, constant], before=node))
+
+
+def cancel_around(node: ir.Node, edit: Editor) -> bool:
+    """Case 7: `node` is the second of the two."""
+    middle = producer(node.inputs[0], *_UNARY)
+    first = producer(middle.inputs[0], *_RESHAPING) if middle is not None else None
+    if middle is None or first is None or sole_consumer(middle.outputs[0]) is not node:
+        return False
+    source = first.inputs[0]
+    if shape(source) is None or shape(source) != shape(node.outputs[0]):
+        return False
+    again = edit.op(middle.op_type, [source, *middle.inputs[1:]], dict(middle.attributes), before=node)
+    return edit.replace(node.outputs[0], again)
+
+
+def _target(result: tuple[int | str, ...], source: tuple[int | str, ...] | None) -> list[int] | None:
+    """The constant that reshapes to `result`: symbols at their old place are copied (0), one may be -1."""
+    target = [
+        dim if isinstance(dim, int) else 0 if source and axis < len(source) and source[axis] == dim else -1
+        for axis, dim in enumerate(result)
+    ]
+    if 0 in result or (source is not None and 0 in source):
+        return None  # a dimension of size 0 cannot be told from a copied one
+    if target.count(0) == 1 and target.count(-1) == 0:
+        target[target.index(0)] = -1  # one spelling where both would do
+    return target if target.count(-1) <= 1 else None
+
+
+def _permutation(node: ir.Node, rank: int) -> list[int]:
+    return list(node.attributes.get_ints("perm") or range(rank)[::-1])
+
+
+RULES = {
+    "Reshape": [settle_reshape, cancel_around],
+    "Flatten": [settle_reshape],
+    "Squeeze": [merge_squeezes, cancel_around],
+    "Unsqueeze": [merge_squeezes, cancel_around],
+    "Transpose": [merge_transposes],
+}
+LATE_RULES = {"Transpose": [transpose_to_reshape]}
