@@ -201,7 +201,7 @@ class _Table:
             raise TargetError(f"{self._prefix}{key} must be a {_KINDS[kind]}, not {value!r}", where=str(self._path))
         if among and value not in among:
             raise TargetError(f"{self._prefix}{key} is {value!r}", where=str(self._path), fix="use one of " + ", ".join(among))
-        if least is not None and value < least:
+        if isinstance(value, int) and least is not None and value < least:
             raise TargetError(f"{self._prefix}{key} must be at least {least}, not {value}", where=str(self._path))
         return value
 

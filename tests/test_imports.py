@@ -1,0 +1,67 @@
+"""What is imported when: a command line tool that loads TensorFlow to print its help is not used twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "tf2onnx", "transformers"}
+HEAVY = FRAMEWORKS | {
+    "numpy",
+    "onnx",
+    "onnx_ir",
+    "onnxscript",
+    "onnxruntime",
+    "ai_edge_litert",
+    "ai_edge_quantizer",
+    "PIL",
+    "rich",
+}
+
+
+def modules_after(code, cwd):
+    program = f"import sys, json\n{code}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=cwd, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def command(*arguments):
+    return f"from edgekit.cli import cli\ncli.main({[*map(str, arguments)]!r}, standalone_mode=False)"
+
+
+@pytest.mark.parametrize("code", ["import edgekit", command("--help"), command("export", "--help"), command("--version")])
+def test_help_imports_nothing_heavy(code, tmp_path):
+    assert modules_after(code, tmp_path) & HEAVY == set()
+
+
+def test_an_onnx_export_imports_neither_tensorflow_nor_torch(tmp_path):
+    data = ["--calibration", str(SAMPLES / "digits_nchw_calibration.npz")]
+    code = command("export", str(SAMPLES / "digits.onnx"), "--target", "linux", "--output", "out", *data)
+    loaded = modules_after(code, tmp_path)
+    assert (tmp_path / "out" / "edgekit.json").is_file()
+    assert "onnxruntime" in loaded
+    assert loaded & FRAMEWORKS == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("targets",), ("doctor",), ("inspect", SAMPLES / "digits.keras"), ("inspect", SAMPLES / "digits.onnx")]
+)
+def test_looking_imports_no_framework(arguments, tmp_path):
+    assert modules_after(command(*arguments), tmp_path) & FRAMEWORKS == set()
+
+
+def test_the_public_names_stay_functions_whatever_is_imported():
+    import edgekit
+    import edgekit.export
+    import edgekit.inspect
+    import edgekit.verify.metrics
+    from edgekit.verify import metrics
+
+    assert metrics.Comparison
+    assert all(callable(getattr(edgekit, name)) for name in ("export", "verify", "inspect", "load_package"))
+    assert edgekit.export.__name__ == "export"
+    with pytest.raises(AttributeError, match="no attribute 'exprot'"):
+        _ = edgekit.exprot
