@@ -49,7 +49,6 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
     propagate(edit, since)
     _simplify(edit, _patterns())
     _remove_transposes(edit)
-    _simplify(edit, _patterns())
     _simplify(edit, _everything())
     return model
 
@@ -89,25 +88,29 @@ def _everything() -> Rules:
 
 
 def _simplify(edit: Editor, rules: Rules) -> None:
-    """Rewrite, then settle what the rewriting has opened, until neither finds more."""
+    """Rewrite, put in order, and settle what that has opened, until nothing changes."""
     from edgekit.hub.passes.finish import finish
     from edgekit.hub.passes.propagate import propagate
     from edgekit.hub.rewrite import rewrite
 
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         changed = rewrite(edit, rules)
-        shared = finish(edit)
-        if not changed and not shared:
+        if not changed and turn:
             return
-        propagate(edit)
+        if not finish(edit) and not changed:
+            return
+        propagate(edit, again=True)
 
 
 def _remove_transposes(edit: Editor) -> None:
-    try:
-        from edgekit.layout import remove_transposes
-    except ImportError:
-        return
-    remove_transposes(edit.model)
+    from edgekit.hub.passes.propagate import propagate
+    from edgekit.layout import remove_transposes
+
+    if any(node.op_type == "Transpose" for node in edit.model.graph):
+        remove_transposes(edit.model)
+        edit.forget()
+        propagate(edit)
+        _simplify(edit, _patterns())
 
 
 def _raise_opset(model: ir.Model) -> int:

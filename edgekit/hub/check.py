@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgekit.errors import SourceError
 from edgekit.hub import OPSET
+from edgekit.hub.edit import graphs
 
 _GONE = frozenset(("Constant", "Dropout", "CastLike", "Upsample", "GlobalAveragePool", "GlobalMaxPool", "Flatten"))
 
@@ -21,7 +22,7 @@ def check(model: ir.Model) -> None:
     )
     _require(not model.functions, "a model-local function is left", "functions")
     names: set[str] = set()
-    for graph in model.graphs():
+    for graph in graphs(model):
         _check_graph(graph, names, graph is model.graph)
     for value in model.graph.outputs:
         _require(value.shape is not None and value.dtype is not None, "an output has no shape or dtype", value.name)
@@ -31,7 +32,7 @@ def holes(model: ir.Model) -> list[str]:
     """Names of values whose dtype or rank is not known: outputs of operators of other domains, sequences and optionals."""
     return [
         output.name or ""
-        for graph in model.graphs()
+        for graph in graphs(model)
         for node in graph
         for output in node.outputs
         if (output.uses() or output.is_graph_output()) and (output.shape is None or output.dtype is None)

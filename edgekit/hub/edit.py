@@ -29,9 +29,17 @@ class Editor:
         self.model = model
         self.contents: infer.Contents = {}
         self.touched: list[ir.Node] = []
-        self._names: set[str] = set()
         self._made: set[ir.Value] = set()
-        for graph in model.graphs():
+        self._names: set[str] = set()
+        self.forget()
+
+    def forget(self) -> None:
+        """Start again after someone else has edited the model: collect its names, let go of what was known."""
+        model = self.model
+        self.contents.clear()
+        self.touched.clear()
+        self._names.clear()
+        for graph in graphs(model):
             self._names.update(value.name for value in (*graph.inputs, *graph.initializers.values()) if value.name)
             self._names.update(output.name for node in graph for output in node.outputs if output.name)
 
@@ -247,8 +255,23 @@ def is_float(value: ir.Value | None) -> bool:
     return value is not None and value.dtype is not None and value.dtype.is_floating_point()
 
 
+def graphs(model: ir.Model) -> list[ir.Graph]:
+    """The model's graph, and every graph in an attribute of a node, outer before inner."""
+    found = [model.graph]
+    for graph in found:
+        for node in graph:
+            if node.op_type in _WITH_GRAPHS or node.domain != "":
+                found.extend(subgraphs(node))
+    return found
+
+
+_WITH_GRAPHS = frozenset(("If", "Loop", "Scan", "SequenceMap"))
+
+
 def subgraphs(node: ir.Node) -> Iterable[ir.Graph]:
     """The graphs in a node's attributes."""
+    if node.domain == "" and node.op_type not in _WITH_GRAPHS:
+        return
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()

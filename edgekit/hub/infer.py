@@ -40,9 +40,19 @@ def infer_node(node: ir.Node, opset: int, contents: Contents) -> None:
         _assign(node, [found])
     else:
         _infer_with_onnx(node, opset, contents)
+    infer_contents(node, contents)
+
+
+def infer_contents(node: ir.Node, contents: Contents) -> None:
+    """Record what is known of the elements of a node's output."""
     compute = _CONTENTS.get(node.op_type) if node.domain == "" else None
     if compute and (known := compute(node, contents)) is not None and len(known) <= _SMALL:
         contents[node.outputs[0]] = tuple(known)
+
+
+def is_static(value: ir.Value) -> bool:
+    """Whether dtype and every dimension are known."""
+    return value.dtype is not None and value.shape is not None and value.shape.is_static()
 
 
 def shape_of(value: ir.Value) -> Dims | None:
@@ -165,6 +175,35 @@ def _identifier(name: str) -> str:
 def _reason(error: Exception) -> str:
     """The last sentence of ONNX's message, which is the one that says what is wrong."""
     return str(error).strip().splitlines()[-1].split("] ")[-1]
+
+
+# Shapes that need no contents, for the operators that models are full of ----------------------------------------------
+
+
+def _same(node: ir.Node, contents: Contents) -> Known | None:
+    data = node.inputs[0]
+    source = shape_of(data) if data is not None else None
+    return None if data is None or source is None else (data.dtype, source)
+
+
+def _elementwise(node: ir.Node, contents: Contents) -> Known | None:
+    left, right = node.inputs
+    if left is None or right is None or left.dtype != right.dtype:
+        return None  # ONNX's inference words the error
+    shapes = shape_of(left), shape_of(right)
+    if shapes[0] is None or shapes[1] is None:
+        return None
+    together = broadcast_shapes([shapes[0], shapes[1]])
+    return None if together is None else (left.dtype, together)
+
+
+def _transpose(node: ir.Node, contents: Contents) -> Known | None:
+    data = node.inputs[0]
+    source = shape_of(data) if data is not None else None
+    if data is None or source is None:
+        return None
+    perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(len(source))[::-1]
+    return (data.dtype, tuple(source[axis] for axis in perm)) if len(perm) == len(source) else None
 
 
 # Shapes that depend on contents ---------------------------------------------------------------------------------------
@@ -319,10 +358,10 @@ def _resize(node: ir.Node, contents: Contents) -> Known | None:
 
 
 def _window(node: ir.Node, contents: Contents) -> Known | None:
-    """Conv and pools over symbolic sizes; where every size is a number, ONNX's inference does it."""
+    """Conv and pools; what does not fit is left to ONNX's inference, which words the error."""
     data, weight = node.inputs[0], node.inputs[1] if node.op_type == "Conv" else None
     source = shape_of(data) if data is not None else None
-    if data is None or source is None or all(isinstance(dim, int) for dim in source[2:]) or len(node.outputs) > 1:
+    if data is None or source is None or len(source) < 3 or len(node.outputs) > 1:
         return None
     rank = len(source) - 2
     weights = shape_of(weight) if weight is not None else None
@@ -345,11 +384,23 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
         around = 0 if auto == "VALID" else pads[axis] + pads[axis + rank]
         reach = dims.add(dims.multiply(dims.subtract(kernel[axis], 1), dilations[axis]), 1)
         found.append(dims.add(dims.divide(dims.subtract(dims.add(size, around), reach), stride), 1))
+    if weights and (len(weights) != len(source) or not _channels_fit(source[1], weights[1], node)):
+        return None
     channels = weights[0] if weights else source[1]
     return data.dtype, (source[0], channels, *found)
 
 
+def _channels_fit(channels: Dim, per_group: Dim, node: ir.Node) -> bool:
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    return not isinstance(channels, int) or not isinstance(per_group, int) or channels == per_group * groups
+
+
 _SHAPES: dict[str, Callable[[ir.Node, Contents], Known | None]] = {
+    **dict.fromkeys(
+        "Relu Sigmoid Tanh Clip HardSwish HardSigmoid Gelu Softmax Exp Sqrt Neg Erf LeakyRelu Identity".split(), _same
+    ),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _elementwise),
+    "Transpose": _transpose,
     "Reshape": _reshape,
     "Expand": _expand,
     "ConstantOfShape": _filled,

@@ -1,8 +1,7 @@
 """Apply rewriting rules until none applies, looking again only where something changed.
 
 A rule is a function `rule(node, edit) -> bool` that belongs to the operators it can start from. It looks at a node and its
-neighbours, edits through the `Editor`, and says whether it did. After an edit the nodes around it are looked at again; when the
-work list is empty one more round over all nodes confirms that nothing is left (a rule may look further than its neighbours).
+neighbours, edits through the `Editor`, and says whether it did. After an edit the nodes around it are looked at again.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
-from edgekit.hub.edit import Editor
+from edgekit.hub.edit import Editor, graphs
 
 Rule = Callable[[ir.Node, Editor], bool]
 Rules = Mapping[str, Sequence[Rule]]  # operator → rules; "*" for every operator, tried first
 
-_ROUNDS = 8
 _EDITS_PER_NODE = 40  # far above what rules that make progress need: two rules that undo each other end here
 
 
@@ -31,24 +29,15 @@ def combine(*tables: Rules) -> dict[str, list[Rule]]:
 
 
 def rewrite(edit: Editor, rules: Rules) -> bool:
-    """Apply rules to all graphs of the model until none applies.
+    """Look at every node of every graph once, and again at those around an edit.
 
     Returns:
-        Whether anything changed.
+        Whether anything changed. Then a rule that looks further than one node's neighbours may apply now: call it again.
     """
     everywhere = tuple(rules.get("*", ()))
     table = {op_type: (*everywhere, *found) for op_type, found in rules.items() if op_type != "*"}
-    changed = False
-    for _ in range(_ROUNDS):
-        if not _round(edit, table, everywhere):
-            break
-        changed = True
-    return changed
-
-
-def _round(edit: Editor, table: Mapping[str, Sequence[Rule]], everywhere: Sequence[Rule]) -> bool:
     edit.touched.clear()
-    nodes = [node for graph in edit.model.graphs() for node in graph]
+    nodes = [node for graph in graphs(edit.model) for node in graph]
     waiting = deque(nodes)
     queued = set(nodes)
     budget = _EDITS_PER_NODE * (len(nodes) + 10)

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.hub.edit import Editor, subgraphs
+from edgekit.hub.edit import Editor, graphs, subgraphs
 
 _RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
 
@@ -25,7 +25,7 @@ def finish(edit: Editor) -> bool:
     Returns:
         Whether computations were shared (3), which may let other passes go on.
     """
-    for graph in edit.model.graphs():
+    for graph in graphs(edit.model):
         graph.sort()
     _share_constants(edit)
     shared = _share_computations(edit)
@@ -68,7 +68,7 @@ def _content(value: ir.Value) -> np.ndarray:
 
 def _share_computations(edit: Editor) -> bool:
     changed = False
-    for graph in edit.model.graphs():
+    for graph in graphs(edit.model):
         seen: dict[tuple[object, ...], ir.Node] = {}
         for node in list(graph):
             if node.op_type in _RANDOM or any(subgraphs(node)) or node.op_type == "Identity":
@@ -97,16 +97,16 @@ def _attributes(node: ir.Node) -> list[object]:
 
 
 def _remove_unused(edit: Editor) -> None:
-    for graph in edit.model.graphs():
+    for graph in graphs(edit.model):
         for node in reversed(list(graph)):
             edit.prune(node)
-    for graph in edit.model.graphs():
+    for graph in graphs(edit.model):
         for value in list(graph.initializers.values()):
             if not value.uses() and not value.is_graph_output():
                 graph.initializers.pop(value.name or "")
 
 
 def _tidy_imports(model: ir.Model) -> None:
-    used = {node.domain for graph in model.graphs() for node in graph} | {""}
+    used = {node.domain for graph in graphs(model) for node in graph} | {""}
     for domain in [domain for domain in model.opset_imports if domain not in used]:
         model.opset_imports.pop(domain)

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from edgekit.contract import format_shape
 from edgekit.errors import InputError
 from edgekit.hub import dims, infer
+from edgekit.hub.edit import graphs
 
 
 def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]]) -> None:
@@ -27,7 +28,7 @@ def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]
         InputError: `shapes` names an input that the model does not have, or contradicts its rank or a fixed dimension's name.
     """
     _inline_functions(model)
-    for graph in model.graphs():
+    for graph in graphs(model):
         for value in [value for value in graph.inputs if value.is_initializer()]:
             if graph is model.graph:
                 graph.inputs.remove(value)
@@ -49,7 +50,7 @@ def _name(model: ir.Model) -> None:
         taken.add(value.name or "")
     protected = set(graph.inputs) | set(graph.outputs)
     nodes: set[str] = {""}
-    for graph in model.graphs():
+    for graph in graphs(model):
         for node in graph:
             for output in node.outputs:
                 if output not in protected:
@@ -105,7 +106,7 @@ def _fix_shapes(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]]) ->
         dimensions = shapes.get(name) or _declared(value)
         if dimensions is not None:
             infer.set_shape(value, tuple(dims.substitute(dim, values) for dim in dimensions))
-    for graph in model.graphs():
+    for graph in graphs(model):
         for node in graph:
             for output in node.outputs:
                 _settle_declared(output, values, stale)

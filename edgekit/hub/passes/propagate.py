@@ -6,8 +6,8 @@ A value is settled before anything reads it, so that chains such as Shape → Ga
     2. Constant becomes an initializer
     3. an If whose condition is constant is replaced by the branch that is taken
     4. dtypes and shapes are inferred (`edgekit.hub.infer`); graphs inside If, Loop and Scan are walked with what is known outside
-    5. a node whose inputs are all constant is computed, unless the result is more than 16 MB larger, the operator is random, or it
-       is DequantizeLinear or QuantizeLinear (which say how a weight is stored)
+    5. a node whose inputs are all constant is computed, unless the result is more than 16 MB larger, the operator is random,
+       or it is DequantizeLinear or QuantizeLinear (which say how a weight is stored)
     6. a node whose contents are known to be numbers (Shape of a static shape) is a constant even if its inputs are not
 """
 
@@ -28,26 +28,27 @@ from edgekit.hub.passes.upgrade import upgrade_node
 _MAY_GROW = 16 << 20  # bytes
 
 
-def propagate(edit: Editor, since: int | None = None) -> None:
+def propagate(edit: Editor, since: int | None = None, *, again: bool = False) -> None:
     """Settle every node of the model.
 
     Args:
         edit: The model's editor. Its opset is the hub's already.
         since: The opset that the nodes are written in, where it is older.
+        again: An earlier walk has been here, and only an `Editor` has changed the model since: what is static stays.
 
     Raises:
         SourceError: A node does not fit its inputs or does not exist in its opset.
     """
-    _walk(edit.model.graph, edit, since)
+    _walk(edit.model.graph, edit, since, again)
 
 
-def _walk(graph: ir.Graph, edit: Editor, since: int | None) -> None:
+def _walk(graph: ir.Graph, edit: Editor, since: int | None, again: bool = False) -> None:
     for node in list(graph):
         if node.graph is graph:
-            _settle(node, edit, since)
+            _settle(node, edit, since, again)
 
 
-def _settle(node: ir.Node, edit: Editor, since: int | None) -> None:
+def _settle(node: ir.Node, edit: Editor, since: int | None, again: bool = False) -> None:
     if node.domain == "" and since is not None:
         edit.touched.clear()
         upgrade_node(node, since, edit)
@@ -64,7 +65,10 @@ def _settle(node: ir.Node, edit: Editor, since: int | None) -> None:
         return None
     for graph in subgraphs(node):
         _walk(graph, edit, since)
-    infer.infer_node(node, edit.opset, edit.contents)
+    if again and all(infer.is_static(output) for output in node.outputs):
+        infer.infer_contents(node, edit.contents)
+    else:
+        infer.infer_node(node, edit.opset, edit.contents)
     fold(node, edit)
     return None
 
