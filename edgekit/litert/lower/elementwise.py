@@ -166,7 +166,7 @@ def hard_sigmoid(node: Node) -> None:
     """max(0, min(1, alpha x + beta)), written as relu6(x + 3) / 6 where that is what it is: every delegate has RELU6."""
     alpha, beta = node.real("alpha", 0.2), node.real("beta", 0.5)
     x = node.x
-    if abs(alpha - 1 / 6) < 1e-7 and beta == 0.5:
+    if abs(alpha - 1 / 6) < 1e-6 and abs(beta - 0.5) < 1e-6:
         shifted = node.emit("ADD", [x, node.const(3, x.dtype, "three")], node.like(x, "shifted"))
         six = node.emit("RELU6", [shifted], node.like(x, "six"))
         node.emit("MUL", [six, node.const(1 / 6, x.dtype, "sixth")])
