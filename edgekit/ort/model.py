@@ -37,7 +37,7 @@ def to_proto(hub: ir.Model) -> onnx.ModelProto:
 
 
 def clean(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Take out what does not change a result: stack traces and paths of exporters, shapes of weights, opsets that no node uses."""
+    """Take out what does not change a result: exporters' stack traces and paths, shapes of weights, opsets that no node uses."""
     used = {""} | {function.domain for function in proto.functions}
     for function in proto.functions:
         used |= {node.domain for node in function.node}

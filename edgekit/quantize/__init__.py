@@ -1,6 +1,9 @@
 """Precisions, calibration data, and one quantization backend per runtime."""
 
 from edgekit.quantize.data import Calibration, load_data
+from edgekit.quantize.labels import load_labels
+from edgekit.quantize.litert import quantize_litert
 from edgekit.quantize.precision import PRECISIONS, parse_precision
+from edgekit.quantize.recipe import Recipe
 
-__all__ = ["PRECISIONS", "Calibration", "load_data", "parse_precision"]
+__all__ = ["PRECISIONS", "Calibration", "Recipe", "load_data", "load_labels", "parse_precision", "quantize_litert"]

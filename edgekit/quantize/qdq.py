@@ -78,8 +78,8 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
 def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
     """The hub with int8 weights; the ranges of activations are found anew in each run, so that no data are needed.
 
-    onnxruntime does this for MatMul, Gemm, LSTM and Attention. Convolutions stay in float: its dynamic kernel for them
-    (ConvInteger) takes one scale for all channels and is slower than float.
+    Matrix products and LSTM get signed weights, convolutions unsigned ones: onnxruntime's ConvInteger has no fast kernel for
+    signed weights. Convolutions become smaller, not faster (docs/precisions.md has figures).
 
     Raises:
         QuantizeError: onnxruntime cannot quantize the model.
@@ -88,21 +88,25 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
     from onnxruntime.quantization import quantize_dynamic as quantize
 
     recipe = recipe or Recipe()
-    prepared = _prepared(hub)
+    model = _prepared(hub)
+    for kinds, weights in ((_MATRIX_PRODUCTS, QuantType.QInt8), (["Conv"], QuantType.QUInt8)):
 
-    def run(path: Path) -> None:
-        quantize(
-            prepared,
-            path,
-            op_types_to_quantize=["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"],
-            per_channel=True,
-            reduce_range=recipe.reduce_range,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name)],
-        )
+        def run(path: Path, kinds: list[str] = kinds, weights: Any = weights, model: onnx.ModelProto = model) -> None:
+            quantize(
+                model,
+                path,
+                op_types_to_quantize=kinds,
+                per_channel=True,
+                reduce_range=recipe.reduce_range,
+                weight_type=weights,
+                nodes_to_exclude=[node.name for node in model.graph.node if recipe.keeps(node.name)],
+            )
 
-    quantized = _quantized(run)
-    return clean(quantized).SerializeToString(deterministic=True), _float_notes(quantized)
+        model = clean(_quantized(run))
+    return model.SerializeToString(deterministic=True), _float_notes(model)
+
+
+_MATRIX_PRODUCTS = ["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
 
 
 def _prepared(hub: ir.Model) -> onnx.ModelProto:

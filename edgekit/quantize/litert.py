@@ -1,0 +1,164 @@
+"""int8 for LiteRT, through ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.errors import ArtifactError, QuantizeError
+from edgekit.quantize.data import Calibration
+from edgekit.quantize.recipe import Recipe
+
+if TYPE_CHECKING:
+    from edgekit.litert import Compiled
+
+# The quantizer's Quantize and Dequantize operators, and those that carry no arithmetic, are not "in float".
+_NOT_ARITHMETIC = ("QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "IF", "WHILE", "CALL_ONCE")
+
+
+def quantize_litert(
+    compiled: Compiled, precision: str, calibration: Calibration | None = None, *, recipe: Recipe | None = None
+) -> Compiled:
+    """A float .tflite file in int8; inputs and outputs stay float32.
+
+    `int8`: int8 activations with fixed ranges, int8 weights with one scale per output channel. The range of an activation is
+    the smallest and largest value over all calibration feeds, as for the ONNX Runtime artifact of the same package. (The
+    quantizer's own default is a moving average that forgets all but the last twenty or so samples.)
+    `int8-dynamic`: int8 weights, activations quantized anew in each run; needs no data.
+
+    Operators that the quantizer has no int8 form for stay in float and are told in the notes.
+
+    Raises:
+        QuantizeError: int8 without calibration data, or the quantizer refuses the model.
+        ArtifactError: The result does not load or does not run.
+    """
+    if precision not in ("int8", "int8-dynamic"):
+        raise QuantizeError(f"{precision!r} is no integer precision", where="quantize_litert", fix="pass int8 or int8-dynamic")
+    if precision == "int8" and calibration is None:
+        raise QuantizeError(
+            "int8 needs calibration data: the ranges of the activations are measured on real inputs",
+            where="precision int8",
+            fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
+        )
+    recipe = recipe or Recipe()
+    samples = _samples(compiled, calibration, recipe) if calibration is not None else []
+    try:
+        with _silent():
+            data = _quantized(compiled.data, precision, samples, recipe)
+    except Exception as error:  # the quantizer raises ValueError, RuntimeError, KeyError … for what it does not know
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QuantizeError(
+            f"ai-edge-quantizer cannot quantize the model: {reason}",
+            fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
+        ) from error
+    _check_runs(data, samples[0] if samples else None)
+    operators, notes = _described(data, precision)
+    return replace(compiled, data=data, operators=operators, notes=(*compiled.notes, *notes))
+
+
+def _samples(compiled: Compiled, calibration: Calibration, recipe: Recipe) -> Sequence[Mapping[str, np.ndarray]]:
+    feeds = calibration.subset(recipe.samples)
+    return [{b.artifact: b.to_artifact(feed[b.source]) for b in compiled.inputs} for feed in feeds]
+
+
+def _quantized(data: bytes, precision: str, samples: Sequence[Mapping[str, np.ndarray]], recipe: Recipe) -> bytes:
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+    from ai_edge_quantizer import recipe as recipes
+
+    work = quantizer.Quantizer(data, recipes.static_wi8_ai8() if precision == "int8" else recipes.dynamic_wi8_afp32())
+    names = qtyping.TFLOperationName
+    float_ = algorithm_manager.AlgorithmName.NO_QUANTIZE
+    if precision == "int8":
+        for name in (names.INPUT, names.OUTPUT):
+            work.update_quantization_recipe(".*", name, algorithm_key=float_)
+    for pattern in recipe.keep_float:
+        work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
+    ranges = _ranges(data, samples, work.get_quantization_recipe()) if precision == "int8" else None
+    return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+
+
+def _ranges(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe: Any) -> dict[str, Any]:
+    """Smallest and largest value of each tensor over all samples.
+
+    The interpreter's profiler tracks them while it runs, several times faster than copying out every tensor, and gives the
+    same numbers. What it does not see (tensors inside control flow) needs the slow way: one sample tells whether there is any.
+    """
+    from ai_edge_quantizer.calibrator import CalibrationMode
+
+    fast = _calibrated(data, samples, recipe, CalibrationMode.CALIBRATION_PROFILER_BASED)
+    needed = _calibrated(data, samples[:1], recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
+    if needed.keys() <= fast.keys():
+        return {name: fast[name] for name in needed}
+    return _calibrated(data, samples, recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
+
+
+def _calibrated(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe: Any, mode: Any) -> dict[str, Any]:
+    from ai_edge_quantizer import calibrator, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe)
+    work = calibrator.Calibrator(data, num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update)
+    (signature,) = work.get_signature_list()
+    work.calibrate({signature: samples}, manager)
+    return work.get_model_qsvs()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The quantizer draws progress bars on stderr, prints reports and logs."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _check_runs(data: bytes, sample: Mapping[str, np.ndarray] | None) -> None:
+    """Load the file and, where there are data, run it once."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+        if sample is not None:
+            interpreter.get_signature_runner()(**sample)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError("LiteRT does not run the quantized model", where=reason, fix="leave this precision out") from error
+
+
+def _described(data: bytes, precision: str) -> tuple[dict[str, int], list[str]]:
+    """How many of each operator the file has, and which of those that count compute in float."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    operators: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            code = model.operatorCodes[operator.opcodeIndex]
+            name = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            operators[name] += 1
+            floating[name] += name not in _NOT_ARITHMETIC and _in_float(graph, model.buffers, operator, precision, schema)
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(floating.items()) if count)
+    return dict(sorted(operators.items())), [f"in float: {listed}"] if listed else []
+
+
+def _in_float(graph: Any, buffers: Any, operator: Any, precision: str, schema: Any) -> bool:
+    """int8: the first result is float. int8-dynamic: a weight matrix is float (activations always are)."""
+    if precision == "int8":
+        return graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
+    tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
+    weights = [t for t in tensors if buffers[t.buffer].data is not None and t.shape is not None and len(t.shape) >= 2]
+    return any(t.type == schema.TensorType.FLOAT32 for t in weights)
