@@ -25,18 +25,23 @@ def check(model: ir.Model) -> None:
     for graph in graphs(model):
         _check_graph(graph, names, graph is model.graph)
     for value in model.graph.outputs:
-        _require(value.shape is not None and value.dtype is not None, "an output has no shape or dtype", value.name)
+        _require(_is_known(value), "an output has no shape or dtype", value.name)
 
 
 def holes(model: ir.Model) -> list[str]:
-    """Names of values whose dtype or rank is not known: outputs of operators of other domains, sequences and optionals."""
+    """Names of values whose dtype or rank is not known: outputs of operators of other domains, mostly."""
     return [
         output.name or ""
         for graph in graphs(model)
         for node in graph
         for output in node.outputs
-        if (output.uses() or output.is_graph_output()) and (output.shape is None or output.dtype is None)
+        if (output.uses() or output.is_graph_output()) and not _is_known(output)
     ]
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether the type says all that it can: a sequence or an optional has no shape of its own."""
+    return value.type is not None and (not isinstance(value.type, ir.TensorType) or value.shape is not None)
 
 
 def _check_graph(graph: ir.Graph, names: set[str], is_main: bool) -> None:

@@ -76,7 +76,7 @@ class Editor:
         assert before.graph is not None
         before.graph.insert_before(before, node)
         self._made.update(values)
-        infer.infer_node(node, self.opset, self.contents)
+        infer.infer_node(node, self.model.opset_imports, self.contents)
         self.touched.append(node)
         return node
 
@@ -114,6 +114,7 @@ class Editor:
         """
         producer = old.producer()
         assert producer is not None
+        infer.keep_known(old, new)
         for user, index in old.uses():
             user.replace_input_with(index, new)
             self.touched.append(user)

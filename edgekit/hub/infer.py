@@ -10,7 +10,7 @@ symbols where an element is not a number. Booleans are 0 and 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -26,7 +26,7 @@ Known = tuple[ir.DataType | None, Dims | None]
 _SMALL = 64  # elements: constants up to this size are shown to ONNX's inference, and may be contents
 
 
-def infer_node(node: ir.Node, opset: int, contents: Contents) -> None:
+def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> None:
     """Set dtype and shape of a node's outputs from those of its inputs, and record contents.
 
     Nodes with graphs in their attributes are left to `edgekit.hub.passes.propagate`, which walks those graphs.
@@ -39,15 +39,26 @@ def infer_node(node: ir.Node, opset: int, contents: Contents) -> None:
     if found is not None:
         _assign(node, [found])
     else:
-        _infer_with_onnx(node, opset, contents)
+        _infer_with_onnx(node, opsets)
     infer_contents(node, contents)
 
 
 def infer_contents(node: ir.Node, contents: Contents) -> None:
     """Record what is known of the elements of a node's output."""
     compute = _CONTENTS.get(node.op_type) if node.domain == "" else None
-    if compute and (known := compute(node, contents)) is not None and len(known) <= _SMALL:
+    shape = node.outputs[0].shape if compute else None
+    if compute and shape is not None and len(shape) < 2 and (known := compute(node, contents)) is not None and len(known) <= _SMALL:
         contents[node.outputs[0]] = tuple(known)
+
+
+def keep_known(old: ir.Value, new: ir.Value) -> None:
+    """Give `new`, which holds the same tensor, the dimensions that are known of `old` alone."""
+    have, known = shape_of(new), shape_of(old)
+    if known is None or (have is not None and len(have) != len(known)):
+        return
+    merged = known if have is None else tuple(b if isinstance(b, int) else a for a, b in zip(have, known, strict=True))
+    if merged != have and not new.is_initializer() and not new.is_graph_input():
+        set_shape(new, merged)
 
 
 def is_static(value: ir.Value) -> bool:
@@ -104,17 +115,17 @@ def _assign(node: ir.Node, known: list[Known]) -> None:
             set_shape(output, shape)
 
 
-def _infer_with_onnx(node: ir.Node, opset: int, contents: Contents) -> None:
+def _infer_with_onnx(node: ir.Node, opsets: Mapping[str, int]) -> None:
     import onnx.defs
     import onnx.shape_inference
 
-    version = opset if node.domain == "" else 1
+    version = opsets.get(node.domain, 1)
     try:
         schema = onnx.defs.get_schema(node.op_type, version, node.domain)
     except onnx.defs.SchemaError:
         if node.domain == "":
             raise SourceError(
-                f"ONNX opset {opset} has no operator {node.op_type}",
+                f"ONNX opset {version} has no operator {node.op_type}",
                 where=f"node {node.name or node.outputs[0].name!r}",
                 fix="export the model again with standard operators",
             ) from None
@@ -183,7 +194,7 @@ def _reason(error: Exception) -> str:
 def _same(node: ir.Node, contents: Contents) -> Known | None:
     data = node.inputs[0]
     source = shape_of(data) if data is not None else None
-    return None if data is None or source is None else (data.dtype, source)
+    return None if data is None or source is None or not isinstance(data.type, ir.TensorType) else (data.dtype, source)
 
 
 def _elementwise(node: ir.Node, contents: Contents) -> Known | None:

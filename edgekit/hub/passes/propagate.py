@@ -68,7 +68,7 @@ def _settle(node: ir.Node, edit: Editor, since: int | None, again: bool = False)
     if again and all(infer.is_static(output) for output in node.outputs):
         infer.infer_contents(node, edit.contents)
     else:
-        infer.infer_node(node, edit.opset, edit.contents)
+        infer.infer_node(node, edit.model.opset_imports, edit.contents)
     fold(node, edit)
     return None
 
