@@ -27,7 +27,9 @@ CAN_FUSE = {
     "SUB",
     "TRANSPOSE_CONV",
 }
-LINEAR = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D", "TRANSPOSE_CONV"}
+SCALABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D"}
+"""Weights are input 1, the bias input 2."""
+LINEAR = SCALABLE | {"TRANSPOSE_CONV"}
 UNARY = {
     "ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG", "RELU", "RELU6",
     "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE", "TANH",
@@ -151,51 +153,98 @@ def add_into_bias(work: _Work, op: Operator) -> bool:
     return False
 
 
-def factor_into_weights(work: _Work, op: Operator) -> bool:
-    """A scalar factor moves down through what is linear in it until it meets weights: x * c → conv is conv with c * weights.
+def factor_into_weights_below(work: _Work, op: Operator) -> bool:
+    """A scalar factor sinks through what is linear in it until it meets constant weights.
 
     Before: relu6(a) → MUL(c) → MUL(b) → CONV_2D(W)    After: relu6(a) → MUL(b) → CONV_2D(c * W)
     """
-    if op.code != "MUL" or op.activation != "NONE":
-        return False
-    for i in (0, 1):
-        factor, source = op.inputs[i], op.inputs[1 - i]
-        if factor is None or factor.data is None or factor.data.size != 1 or source is None or source.data is not None:
-            continue
-        if source.dtype != np.float32 or source.shape != op.outputs[0].shape or source is op.inputs[i]:
-            continue
-        path = _down_to_weights(work, op)
-        if path is None:
+    for factor, source in _scalar_factors(op):
+        end = _weights_below(work, op)
+        if end is None:
             return False
-        end = path[-1]
-        weights = end.inputs[1]
-        assert weights is not None
-        assert weights.data is not None
-        scaled = (weights.data.astype(np.float64) * float(factor.data.reshape(-1)[0])).astype(np.float32)
-        work.set_input(end, 1, Tensor(f"{weights.name}/scaled", scaled.shape, scaled.dtype, scaled))
-        result = op.outputs[0]
+        _scale_constant(work, end, 1, factor)
         work.remove(op)
-        work.replace(result, source)
+        work.replace(op.outputs[0], source)
         return True
     return False
 
 
-def _down_to_weights(work: _Work, op: Operator) -> list[Operator] | None:
-    """The chain of operators, each the only user of the one before, along which a factor may sink into weights."""
-    path, tensor = [op], op.outputs[0]
+def factor_into_weights_above(work: _Work, op: Operator) -> bool:
+    """A scalar factor rises through reshapes and transposes into the weights and the bias that made its operand.
+
+    Before: FULLY_CONNECTED(W, b) → RESHAPE → MUL(c)    After: FULLY_CONNECTED(c * W, c * b) → RESHAPE
+    """
+    for factor, source in _scalar_factors(op):
+        end = _weights_above(work, source)
+        if end is None:
+            return False
+        for place in (1, 2):
+            _scale_constant(work, end, place, factor)
+        result, maker = op.outputs[0], work.made_by(source)
+        assert maker is not None
+        work.remove(op)
+        work.set_output(maker, result)
+        return True
+    return False
+
+
+def _scalar_factors(op: Operator) -> list[tuple[float, Tensor]]:
+    """The ways to read a MUL as a float32 tensor times a constant number, without an activation."""
+    if op.code != "MUL" or op.activation != "NONE":
+        return []
+    pairs = [(op.inputs[i], op.inputs[1 - i]) for i in (0, 1)]
+    return [
+        (float(factor.data.reshape(-1)[0]), source)
+        for factor, source in pairs
+        if factor is not None and factor.data is not None and factor.data.size == 1
+        if source is not None and source.data is None and source.dtype == np.float32 and source.shape == op.outputs[0].shape
+    ]
+
+
+def _weights_below(work: _Work, op: Operator) -> Operator | None:
+    """The operator with constant weights that a factor on `op`'s result may sink into, through linear operators with one user."""
+    tensor = op.outputs[0]
     while True:
         user = work.only_user(tensor)
-        if user is None or (user.activation != "NONE" and user.code not in LINEAR):
+        if user is None:
             return None
-        if user.code in LINEAR - {"TRANSPOSE_CONV"}:
-            weights = user.inputs[1]
-            return [*path, user] if user.inputs[0] is tensor and weights is not None and weights.data is not None else None
-        if user.code not in ("MUL", "RESHAPE", "TRANSPOSE", "MEAN", "SUM", "AVERAGE_POOL_2D"):
+        if user.code in SCALABLE:
+            return user if user.inputs[0] is tensor and _is_constant(user, 1) else None
+        squares = user.code == "MUL" and user.inputs[0] is user.inputs[1]
+        if (
+            user.code not in ("MUL", "RESHAPE", "TRANSPOSE", "MEAN", "SUM", "AVERAGE_POOL_2D")
+            or user.activation != "NONE"
+            or squares
+        ):
             return None
-        if user.code == "MUL" and user.inputs[0] is user.inputs[1]:
-            return None
-        path.append(user)
         tensor = user.outputs[0]
+
+
+def _weights_above(work: _Work, tensor: Tensor) -> Operator | None:
+    """The operator with constant weights that made a tensor, reshapes and transposes aside, all with one user only."""
+    while True:
+        maker = work.made_by(tensor)
+        if maker is None or work.only_user(tensor) is None:
+            return None
+        if maker.code in SCALABLE:
+            has_bias = len(maker.inputs) > 2 and maker.inputs[2] is not None
+            fits = maker.activation == "NONE" and _is_constant(maker, 1) and (not has_bias or _is_constant(maker, 2))
+            return maker if fits else None
+        if maker.code not in ("RESHAPE", "TRANSPOSE") or maker.inputs[0] is None:
+            return None
+        tensor = maker.inputs[0]
+
+
+def _scale_constant(work: _Work, op: Operator, place: int, factor: float) -> None:
+    old = op.inputs[place] if place < len(op.inputs) else None
+    if old is not None and old.data is not None:
+        scaled = (old.data.astype(np.float64) * factor).astype(old.dtype)
+        work.set_input(op, place, Tensor(f"{old.name}/scaled", scaled.shape, scaled.dtype, scaled))
+
+
+def _is_constant(op: Operator, place: int) -> bool:
+    tensor = op.inputs[place] if place < len(op.inputs) else None
+    return tensor is not None and tensor.data is not None
 
 
 def merge_reshapes(work: _Work, op: Operator) -> bool:
@@ -260,7 +309,7 @@ def _place(graph: Graph, op: Operator) -> int:
 
 
 def _is_constant_shape(op: Operator) -> bool:
-    return len(op.inputs) > 1 and op.inputs[1] is not None and op.inputs[1].data is not None
+    return _is_constant(op, 1)
 
 
 def _per_channel(tensor: Tensor, rank: int, channels: int | str) -> np.ndarray | None:
@@ -284,4 +333,11 @@ def _remove_dead(graph: Graph) -> None:
     graph.operators = kept[::-1]
 
 
-RULES: tuple[Rule, ...] = (merge_reshapes, reshape_past_unary, add_into_bias, factor_into_weights, fuse_activation)
+RULES: tuple[Rule, ...] = (
+    merge_reshapes,
+    reshape_past_unary,
+    add_into_bias,
+    factor_into_weights_below,
+    factor_into_weights_above,
+    fuse_activation,
+)
