@@ -1,6 +1,6 @@
 """The ONNX → LiteRT compiler.
 
-    decompose → assign layouts → lower → peephole → write
+    split projections → fold norms → decompose → assign layouts → lower → peephole → write
 
 `compile` takes any ONNX model; `compile_hub` takes the hub graph (edgekit.hub.prepare) and also says how the artifact's inputs
 and outputs relate to the model's.
@@ -85,12 +85,16 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
         raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
     from edgekit.layout import to_channels_last
     from edgekit.litert.decompose import decompose
+    from edgekit.litert.fold_norms import fold_norms
     from edgekit.litert.half import to_half
     from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
+    from edgekit.litert.split_projections import split_projections
     from edgekit.litert.write import write
 
     model = hub.clone()
+    split_projections(model)
+    fold_norms(model)
     decompose(model)
     held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)
     names = [v.name or "" for v in hub.graph.outputs]

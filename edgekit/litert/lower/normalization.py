@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -36,8 +37,7 @@ def layer_normalization(node: Node) -> None:
     inverse = node.emit(
         "RSQRT", [node.emit("ADD", [variance, epsilon], node.temp(reduced, "above"))], node.temp(reduced, "inverse")
     )
-    steps = [("MUL", inverse)] + [(code, node.input(i)) for code, i in (("MUL", 1), ("ADD", 2)) if node.has_input(i)]
-    _chain(node, centred, steps)
+    _chain(node, centred, [("MUL", inverse), *_affine(node)])
 
 
 @lowers("RMSNormalization")
@@ -51,7 +51,7 @@ def rms_normalization(node: Node) -> None:
     mean = node.emit("MEAN", [square, axes], node.temp(reduced, "mean"), keepDims=True)
     epsilon = node.const(node.real("epsilon", 1e-5), x.dtype, "epsilon")
     inverse = node.emit("RSQRT", [node.emit("ADD", [mean, epsilon], node.temp(reduced, "above"))], node.temp(reduced, "inverse"))
-    _chain(node, x, [("MUL", inverse), ("MUL", node.input(1))])
+    _chain(node, x, [("MUL", inverse), *_affine(node)])
 
 
 @lowers("LpNormalization")
@@ -76,6 +76,15 @@ def local_response(node: Node) -> None:
         raise node.refuse("LiteRT normalizes over an odd number of channels", "use an odd size", "size")
     alpha, beta, bias = node.real("alpha", 1e-4), node.real("beta", 0.75), node.real("bias", 1.0)
     node.emit("LOCAL_RESPONSE_NORMALIZATION", [node.x], radius=size // 2, alpha=alpha / size, beta=beta, bias=bias)
+
+
+def _affine(node: Node) -> list[tuple[str, Tensor]]:
+    """The scale and the bias, each only where it does something."""
+    steps = []
+    for code, i, neutral in (("MUL", 1, 1), ("ADD", 2, 0)):
+        if node.has_input(i) and not (node.input(i).data is not None and np.all(node.input(i).data == neutral)):
+            steps.append((code, node.input(i)))
+    return steps
 
 
 def _chain(node: Node, x, steps) -> None:  # type: ignore[no-untyped-def]

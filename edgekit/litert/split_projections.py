@@ -1,0 +1,135 @@
+"""A projection whose result is only ever taken in slices is made in slices.
+
+Before:  MatMul(x, W) → [Add(b)] → [Reshape to (…, 3, heads, size)] → Slice, Slice, Slice (or Split)
+After:   MatMul(x, Wq) → [Add(bq)] → Reshape;   MatMul(x, Wk) → …;   MatMul(x, Wv) → …
+
+Attention layers are written so (one matrix for query, key and value). The arithmetic is the same and the copies are gone.
+
+Applies when W (two-dimensional) and b are constant, everything between has one user, and the slices take whole ranges with step 1
+along one axis that comes from W's columns and together are no larger than W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.layout import constant, dims, rank
+from edgekit.layout import reshape as reshaping
+from edgekit.litert.decompose import Builder
+
+
+@dataclass(frozen=True)
+class _Projection:
+    """What makes a value: x · weights + bias, whose columns are then read as `factors` starting at the value's axis `first`."""
+
+    x: ir.Value
+    weights: np.ndarray
+    bias: np.ndarray | None
+    factors: tuple[int, ...]
+    first: int
+
+
+def split_projections(model: ir.Model) -> None:
+    """Apply it wherever it fits, in place."""
+    graph = model.graph
+    sources = {node.inputs[0] for node in graph if node.op_type in ("Slice", "Split") and node.inputs[0] is not None}
+    for value in [v for v in sources if v is not None]:
+        takers = [(user, _ranges(user)) for user, place in value.uses() if place == 0]
+        if value.is_graph_output() or len(takers) != len(value.uses()) or any(r is None for _, r in takers):
+            continue
+        projection = _projection(value)
+        if projection is None:
+            continue
+        axes = {axis for _, ranges in takers if ranges for axis, _, _ in ranges}
+        taken = sum(stop - start for _, ranges in takers if ranges for _, start, stop in ranges)
+        axis = next(iter(axes))
+        if len(axes) != 1 or axis < projection.first or taken > projection.factors[axis - projection.first]:
+            continue
+        for user, ranges in takers:
+            if ranges:
+                _replace(graph, user, projection, ranges)
+
+
+def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
+    """(axis, start, stop) of each output, for a Slice or Split along one axis of known size."""
+    source = node.inputs[0]
+    if source is None or node.domain not in ("", "ai.onnx"):
+        return None
+    shape = dims(source)
+    if node.op_type == "Split":
+        axis = node.attributes["axis"].as_int() % len(shape) if "axis" in node.attributes else 0
+        sizes = [dims(out)[axis] for out in node.outputs]
+        if not all(isinstance(s, int) for s in sizes):
+            return None
+        stops = np.cumsum([int(s) for s in sizes]).tolist()
+        return [(axis, stop - int(size), stop) for size, stop in zip(sizes, stops, strict=True)]
+    if node.op_type != "Slice" or len(node.inputs) < 4:
+        return None
+    given = [constant(node.inputs[i]) if i < len(node.inputs) and node.inputs[i] is not None else None for i in range(1, 5)]
+    starts, ends, axes, steps = given
+    if starts is None or ends is None or axes is None or len(axes) != 1 or (steps is not None and steps[0] != 1):
+        return None
+    axis = int(axes[0]) % len(shape)
+    size = shape[axis]
+    if not isinstance(size, int):
+        return None
+    start, stop, _ = slice(int(starts[0]), int(ends[0])).indices(size)
+    return [(axis, start, stop)] if stop > start else None
+
+
+def _projection(value: ir.Value) -> _Projection | None:
+    """Follow a value up through a Reshape and an Add to a MatMul with constant weights."""
+    shape, first = dims(value), rank(value) - 1
+    node = value.producer()
+    if node is not None and node.op_type == "Reshape" and node.inputs[0] is not None:
+        inner = node.inputs[0]
+        blocks = reshaping.blocks(dims(inner), shape)
+        last = None if blocks is None else next((out for source, out in blocks if source == (rank(inner) - 1,)), None)
+        if last is None or last[-1] != len(shape) - 1 or last != tuple(range(last[0], len(shape))):
+            return None
+        first, node = last[0], _only_maker(inner)
+    bias = None
+    if node is not None and node.op_type == "Add":
+        for i in (0, 1):
+            added, source = constant(node.inputs[i]), node.inputs[1 - i]
+            if added is not None and source is not None and added.size == dims(source)[-1] == added.shape[-1]:
+                bias, node = added.reshape(-1), _only_maker(source)
+                break
+        else:
+            return None
+    if node is None or node.op_type != "MatMul" or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        return None
+    weights = constant(node.inputs[1])
+    if weights is None or weights.ndim != 2:
+        return None
+    factors = tuple(int(d) for d in shape[first:])
+    return _Projection(node.inputs[0], weights, bias, factors, first)
+
+
+def _only_maker(value: ir.Value) -> ir.Node | None:
+    return value.producer() if len(value.uses()) == 1 and not value.is_graph_output() else None
+
+
+def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: list[tuple[int, int, int]]) -> None:
+    b = Builder(node)
+    columns = np.arange(projection.weights.shape[1]).reshape(projection.factors)
+    lead = dims(projection.x)[:-1]
+    for out, (axis, start, stop) in zip(node.outputs, ranges, strict=True):
+        chosen = np.take(columns, np.arange(start, stop), axis - projection.first).reshape(-1)
+        made = b.op(
+            "MatMul",
+            [projection.x, b.const(np.ascontiguousarray(projection.weights[:, chosen]))],
+            (*lead, len(chosen)),
+            out.dtype,
+        )
+        if projection.bias is not None:
+            made = b.op("Add", [made, b.const(projection.bias[chosen])], dims(made), out.dtype)
+        if dims(made) != dims(out):
+            made = b.reshape(made, dims(out))
+        name = out.name
+        out.name, made.name = f"{name}/replaced", name
+        out.replace_all_uses_with(made, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
