@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -217,7 +218,9 @@ class Draft:
     def finish(self, package: Package) -> None:
         """Write the manifest."""
         text = json.dumps(package.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
-        self.add(MANIFEST, (text + "\n").encode())
+        # A shape is read on one line. No string of JSON holds a line break, so this touches none.
+        flat = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
+        self.add(MANIFEST, (flat + "\n").encode())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit.contract import Binding, Feeds, Results
 from edgekit.errors import ArtifactError
+from edgekit.sources.quiet import silent
 
 FORMATS = ("tflite", "onnx", "ort")
 
@@ -42,7 +43,8 @@ class Runner:
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         load = _Tflite if format == "tflite" else _Ort
         try:
-            self._model: _Tflite | _Ort = load(artifact, format, threads)
+            with silent():  # LiteRT announces its delegate on stderr, from C++
+                self._model: _Tflite | _Ort = load(artifact, format, threads)
         except Exception as error:  # onnxruntime raises classes of its C++ module that share no base but Exception
             raise ArtifactError(f"the {format} artifact does not load: {_first_line(error)}", where=self.where) from error
         _check_names("input", [b.artifact for b in inputs], self._model.inputs, self.where)

@@ -53,6 +53,13 @@ def test_looking_imports_no_framework(arguments, tmp_path):
     assert modules_after(command(*arguments), tmp_path) & FRAMEWORKS == set()
 
 
+def test_inspecting_ort_imports_no_framework(tmp_path):
+    code = f"""from edgekit.ort.ort_format import to_ort_format
+open("m.ort", "wb").write(to_ort_format(open({str(SAMPLES / "digits.onnx")!r}, "rb").read()))
+{command("inspect", "m.ort")}"""
+    assert modules_after(code, tmp_path) & FRAMEWORKS == set()
+
+
 def test_the_public_names_stay_functions_whatever_is_imported():
     import edgekit
     import edgekit.export

@@ -10,11 +10,13 @@ from typing import Any
 
 from edgekit.contract import TensorSpec
 from edgekit.inspect.inspection import Inspection, count_operators, count_weights, name_precision
+from edgekit.ort.tools import ort_format_model
 
 
 def read(path: Path) -> Inspection:
     """Inspect an ORT file."""
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
+    ort_format_model()  # it puts ort_flatbuffers_py on sys.path
+    from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
 
     data = path.read_bytes()
     if data[4:8] != b"ORTM":
@@ -66,7 +68,7 @@ def _weight(tensor: Any) -> tuple[str, int, int]:
 
 
 def _spec(name: str, value: Any) -> TensorSpec:
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
+    from ort_flatbuffers_py.fbs.TensorTypeAndShape import TensorTypeAndShape
 
     kind = TensorTypeAndShape()
     table = value.Type().Value()
@@ -84,7 +86,7 @@ def _text(raw: bytes | None) -> str:
 
 @cache
 def _dtype(code: int) -> str:
-    from onnxruntime.tools.ort_format_model.ort_flatbuffers_py.fbs.TensorDataType import TensorDataType
+    from ort_flatbuffers_py.fbs.TensorDataType import TensorDataType
 
     names = {v: k.lower() for k, v in vars(TensorDataType).items() if not k.startswith("_")}
     return {"float": "float32", "double": "float64"}.get(names[code], names[code])

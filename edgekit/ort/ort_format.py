@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.ort.session import rewrite
+from edgekit.ort.tools import ort_format_model
 
 
 def to_ort_format(model: bytes, *, name: str = "the model") -> bytes:
@@ -30,13 +31,11 @@ def required_operators(models: dict[str, bytes]) -> str:
         models: ORT-format files by name.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, _root_logger_kept():
-        from onnxruntime.tools.ort_format_model import create_config_from_models
-
         paths = [Path(folder, str(i)) for i in range(len(models))]
         for path, data in zip(paths, models.values(), strict=True):
             path.write_bytes(data)
         config = Path(folder, "config")
-        create_config_from_models(paths, config, enable_type_reduction=True)
+        ort_format_model().create_config_from_models(paths, config, enable_type_reduction=True)
         lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
     return "\n".join(["# Operators and types in " + ", ".join(models), *lines, ""])
 
@@ -122,7 +121,7 @@ def _schema() -> Any:
     from types import SimpleNamespace
 
     with _root_logger_kept():
-        import onnxruntime.tools.ort_format_model  # noqa: F401  it puts ort_flatbuffers_py on sys.path
+        ort_format_model()  # it puts ort_flatbuffers_py on sys.path
 
     from ort_flatbuffers_py.fbs import (
         ArgTypeAndIndex,

@@ -63,7 +63,7 @@ def package_table(package: Package, verification: Verification | None = None) ->
         if labeled:
             cells.append(_accuracy(verdict))
         if verification is None:
-            cells.append(f"{latency[artifact.file]['median_ms']:.2f} ms" if artifact.file in latency else "")
+            cells.append(_time(latency[artifact.file]["median_ms"]) if artifact.file in latency else "")
         table.add_row(*cells, _verdict(verdict.verdict, shown))
     return Group(table, *_evidence(shown), *_reasons(shown.artifacts), *(_note(note) for note in package.notes))
 
@@ -170,6 +170,12 @@ def _size(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.2f} {unit}"
     return f"{count} B"
+
+
+def _time(milliseconds: float) -> str:
+    """Three digits or so."""
+    digits = 3 if milliseconds < 1 else 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
+    return f"{milliseconds:.{digits}f} ms"
 
 
 def _error(verdict: ArtifactVerdict) -> str:
