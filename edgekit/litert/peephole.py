@@ -30,6 +30,7 @@ CAN_FUSE = {
 SCALABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D"}
 """Weights are input 1, the bias input 2."""
 LINEAR = SCALABLE | {"TRANSPOSE_CONV"}
+REDUCTIONS = {"MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM"}
 UNARY = {
     "ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG", "RELU", "RELU6",
     "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE", "TANH",
@@ -273,6 +274,25 @@ def merge_reshapes(work: _Work, op: Operator) -> bool:
     return True
 
 
+def reshape_of_reduction(work: _Work, op: Operator) -> bool:
+    """A RESHAPE that drops or restores the reduced axes is the reduction's own `keepDims`."""
+    before = work.made_by(op.inputs[0])
+    if op.code != "RESHAPE" or before is None or before.code not in REDUCTIONS or not _is_constant(before, 1):
+        return False
+    source, axes = before.inputs[0], before.inputs[1]
+    if source is None or axes is None or axes.data is None or op.inputs[0] is None or work.only_user(op.inputs[0]) is not op:
+        return False
+    reduced = {int(a) % source.rank for a in axes.data.reshape(-1)}
+    kept = tuple(1 if i in reduced else d for i, d in enumerate(source.shape))
+    dropped = tuple(d for i, d in enumerate(source.shape) if i not in reduced)
+    if op.outputs[0].shape not in (kept, dropped):
+        return False
+    before.options["keepDims"] = op.outputs[0].shape == kept
+    work.remove(op)
+    work.set_output(before, op.outputs[0])
+    return True
+
+
 def reshape_past_unary(work: _Work, op: Operator) -> bool:
     """RESHAPE → elementwise → RESHAPE back: the elementwise operator works on the first shape, and both reshapes go.
 
@@ -335,6 +355,7 @@ def _remove_dead(graph: Graph) -> None:
 
 RULES: tuple[Rule, ...] = (
     merge_reshapes,
+    reshape_of_reduction,
     reshape_past_unary,
     add_into_bias,
     factor_into_weights_below,
