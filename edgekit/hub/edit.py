@@ -95,7 +95,7 @@ class Editor:
     def constant(self, array: np.ndarray, name: str, graph: ir.Graph) -> ir.Value:
         """Add an initializer to a graph; `name` is made unique."""
         array = np.ascontiguousarray(array) if array.ndim else np.asarray(array)
-        return self.initializer(ir.tensor(array), name, graph)
+        return self.initializer(ir.Tensor(array), name, graph)
 
     def initializer(self, tensor: ir.TensorProtocol, name: str, graph: ir.Graph) -> ir.Value:
         """Add an initializer that holds `tensor` as it is."""

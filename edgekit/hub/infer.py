@@ -11,7 +11,7 @@ symbols where an element is not a number. Booleans are 0 and 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import onnx_ir as ir
 
@@ -47,7 +47,13 @@ def infer_contents(node: ir.Node, contents: Contents) -> None:
     """Record what is known of the elements of a node's output."""
     compute = _CONTENTS.get(node.op_type) if node.domain == "" else None
     shape = node.outputs[0].shape if compute else None
-    if compute and shape is not None and len(shape) < 2 and (known := compute(node, contents)) is not None and len(known) <= _SMALL:
+    if (
+        compute
+        and shape is not None
+        and len(shape) < 2
+        and (known := compute(node, contents)) is not None
+        and len(known) <= _SMALL
+    ):
         contents[node.outputs[0]] = tuple(known)
 
 
@@ -70,9 +76,12 @@ def shape_of(value: ir.Value) -> Dims | None:
     """A value's dimensions; a symbolic one is its name, None where the rank is not known."""
     if value.shape is None:
         return None
+    found = value.shape.dims
+    if {int}.issuperset(map(type, found)):
+        return cast(Dims, found)
     return tuple(
         dim if isinstance(dim, int) else dim.value or f"unknown_{_identifier(value.name or '')}_{axis}"
-        for axis, dim in enumerate(value.shape.dims)
+        for axis, dim in enumerate(found)
     )
 
 
@@ -150,14 +159,18 @@ def _infer_with_onnx(node: ir.Node, opsets: Mapping[str, int]) -> None:
     try:
         outputs = onnx.shape_inference.infer_node_outputs(schema, message, types, data, opset_imports=versions)
     except onnx.shape_inference.InferenceError as error:
-        raise SourceError(
-            f"the inputs of {node.op_type} do not fit it: {_reason(error)}",
-            where=f"node {node.name or node.outputs[0].name!r}",
-            fix="check the shapes given with --input; if the model runs elsewhere, it declares a wrong shape or dtype",
-        ) from None
+        raise _does_not_fit(node, _reason(error)) from None
     for output in node.outputs:
         if output.name in outputs:
             _merge(output, outputs[output.name])
+
+
+def _does_not_fit(node: ir.Node, reason: str) -> SourceError:
+    return SourceError(
+        f"the inputs of {node.op_type} do not fit it: {reason}",
+        where=f"node {node.name or node.outputs[0].name!r}",
+        fix="check the shapes given with --input; if the model runs elsewhere, it declares a wrong shape or dtype",
+    )
 
 
 def _merge(output: ir.Value, proto: Any) -> None:
@@ -244,6 +257,9 @@ def _reshape(node: ir.Node, contents: Contents) -> Known | None:
                 return None  # ONNX's inference words the error
             rest = dims.divide(size, others)
         found[found.index(-1)] = rest
+    sizes = dims.product(source or ()), dims.product(found)
+    if source is not None and isinstance(sizes[0], int) and isinstance(sizes[1], int) and sizes[0] != sizes[1]:
+        raise _does_not_fit(node, f"{sizes[0]} elements cannot have the shape {list(found)}")
     return data.dtype, tuple(found)
 
 

@@ -89,7 +89,7 @@ def _attributes(node: ir.Node) -> list[object]:
         value = attribute.value
         if attribute.type == ir.AttributeType.TENSOR:
             tensor = attribute.as_tensor()
-            value = (tensor.dtype, tuple(tensor.shape.numpy()), tensor.tobytes())
+            value = (tensor.dtype, tuple(tensor.shape.numpy()), tensor.numpy().tobytes())
         elif isinstance(value, list):
             value = tuple(value)
         found.append((name, attribute.type, value if value.__hash__ else id(value)))

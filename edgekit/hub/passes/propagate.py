@@ -4,7 +4,8 @@ A value is settled before anything reads it, so that chains such as Shape → Ga
 
     1. a node of an older opset is rewritten (`upgrade`)
     2. Constant becomes an initializer
-    3. an If whose condition is constant is replaced by the branch that is taken
+    3. an If whose condition is constant is replaced by the branch that is taken, and an If of which one branch does not fit the
+       shapes of this model (it could only fail) by the other
     4. dtypes and shapes are inferred (`edgekit.hub.infer`); graphs inside If, Loop and Scan are walked with what is known outside
     5. a node whose inputs are all constant is computed, unless the result is more than 16 MB larger, the operator is random,
        or it is DequantizeLinear or QuantizeLinear (which say how a weight is stored)
@@ -20,7 +21,7 @@ import onnx_ir as ir
 
 from edgekit.errors import SourceError
 from edgekit.hub import infer
-from edgekit.hub.edit import Editor, is_constant, scalar, static_shape, subgraphs
+from edgekit.hub.edit import Editor, is_constant, producer, scalar, static_shape, subgraphs
 from edgekit.hub.edit import array as array_of
 from edgekit.hub.evaluate import evaluate
 from edgekit.hub.passes.upgrade import upgrade_node
@@ -170,14 +171,24 @@ def _take_branch(node: ir.Node, name: str, edit: Editor, since: int | None) -> N
 
 
 def _if(node: ir.Node, edit: Editor, since: int | None) -> None:
-    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
-    for branch in branches:
-        _walk(branch, edit, since)
+    names = ("then_branch", "else_branch")
+    failures: dict[str, SourceError] = {}
+    for name in names:
+        try:
+            _walk(node.attributes[name].as_graph(), edit, since)
+        except SourceError as error:
+            failures[name] = error
+    if len(failures) == 2:
+        raise failures[names[0]]
+    if failures:
+        return _take_branch(node, names[0] if names[1] in failures else names[1], edit, None)
+    branches = [node.attributes[name].as_graph() for name in names]
     for output, left, right in zip(node.outputs, branches[0].outputs, branches[1].outputs, strict=True):
-        output.type = left.type
+        output.type = left.type or right.type
         one, other = infer.shape_of(left), infer.shape_of(right)
         if one is not None and other is not None and len(one) == len(other):
             infer.set_shape(output, _common(output, one, other))
+    return None
 
 
 def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
@@ -190,7 +201,9 @@ def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
     for output, inner in zip(node.outputs, body.outputs[1:], strict=False):
         _copy(inner, output)
     always = condition is None or scalar(condition) == 1
-    fixed = always and is_constant(trips) and scalar(body.outputs[0]) == 1
+    same = producer(body.outputs[0], "Identity")
+    goes_on = scalar(body.outputs[0]) == 1 or body.outputs[0] is go_on or (same is not None and same.inputs[0] is go_on)
+    fixed = always and is_constant(trips) and goes_on
     length = int(scalar(trips) or 0) if fixed else None
     _stack(node.outputs[len(carried) :], body.outputs[1 + len(carried) :], length)
 
