@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgekit.contract import TensorSpec
 from edgekit.errors import MissingExtra, SourceError
 from edgekit.sources.quiet import silent
@@ -106,6 +108,10 @@ def _freeze(tensorflow: Any, function: Any) -> Any:
             node.attr.clear()
             node.attr["dtype"].type = dtype
             node.attr["value"].tensor.CopyFrom(tensorflow.make_tensor_proto(value))
+    for function_or_node in (*graph.node, *graph.library.function):
+        # Keras compiles grouped convolutions with XLA, which keeps them from being inlined; tf2onnx's grappler run does it then.
+        for mark in ("_XlaMustCompile", "_noinline"):
+            function_or_node.attr.pop(mark, None)
     return _cancel_reversals(tensorflow, graph)
 
 
@@ -157,10 +163,24 @@ def _tf2onnx(
         input_names=list(fed),
         output_names=list(given),
         opset=OPSET,
-        custom_op_handlers=dict(handlers or {}),
+        custom_op_handlers={"Erfc": (_write_erfc, []), **(handlers or {})},
         tensors_to_rename={**fed, **given},
     )
     return proto
+
+
+def _write_erfc(ctx: Any, node: Any, name: str, args: list[str]) -> None:
+    """Erfc(x) is 1 - Erf(x), which tf2onnx lacks. Keras' GELU has Erfc(-x · c): that becomes 1 + Erf(x · c), as ONNX has it."""
+    factor = node.inputs[0]
+    negated = factor.type == "Mul" and factor.inputs[0].type == "Neg"
+    dtype, shape, output = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0]), node.output[0]
+    argument = node.input[0]
+    if negated:
+        argument = ctx.make_node("Mul", [factor.inputs[0].input[0], factor.input[1]], name=f"{name}/Mul").output[0]
+    ctx.remove_node(node.name)
+    one = ctx.make_const(f"{name}/one", np.array(1, np.float32)).output[0]
+    erf = ctx.make_node("Erf", [argument], name=f"{name}/Erf").output[0]
+    ctx.make_node("Add" if negated else "Sub", [one, erf], outputs=[output], shapes=[shape], dtypes=[dtype])
 
 
 def _refuse_foreign_operators(proto: Any, path: str) -> None:
