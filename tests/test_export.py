@@ -14,13 +14,13 @@ import edgekit
 from edgekit.errors import InputError, QuantizeError, TargetError
 from edgekit.package import load_package
 from edgekit.runtimes import Runner, open_session
+from edgekit.schema import manifest_schema
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 DIGITS = SAMPLES / "digits.onnx"
 CALIBRATION = str(SAMPLES / "digits_nchw_calibration.npz")
 TEST = str(SAMPLES / "digits_nchw_test.npz")
 LABELS = str(SAMPLES / "digits_labels.npy")
-SCHEMA = Path(edgekit.__file__).parent / "schema" / "edgekit-1.json"
 
 
 def export(folder, **options):
@@ -56,7 +56,7 @@ def test_every_precision_passes_on_real_labelled_data(package):
 
 def test_the_manifest_keeps_its_schema(package):
     manifest = json.loads((package.path / "edgekit.json").read_text())
-    jsonschema.validate(manifest, json.loads(SCHEMA.read_text()), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(manifest, manifest_schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_what_is_returned_is_what_is_loaded(package):
