@@ -10,12 +10,24 @@ import onnx_ir as ir
 from edgekit.errors import CompileError, UnsupportedOperator
 from edgekit.layout import dims
 from edgekit.litert.graph import Graph, Operator, Tensor
-from edgekit.litert.lower import convolution, elementwise, index, matmul, normalization, pooling, reduce, resize, shape
+from edgekit.litert.lower import (
+    control,
+    convolution,
+    elementwise,
+    index,
+    matmul,
+    normalization,
+    pooling,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+)
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 
 __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
-_REGISTERED = (convolution, elementwise, index, matmul, normalization, pooling, reduce, resize, shape)
+_REGISTERED = (control, convolution, elementwise, index, matmul, normalization, pooling, recurrent, reduce, resize, shape)
 """Importing these modules fills the table."""
 
 
@@ -38,7 +50,8 @@ def lower(onnx: ir.Graph) -> Graph:
         function = LOWERINGS.get(node.op_type)
         if function is None:
             raise _unknown(node)
-        inputs = [None if v is None else tensor(v) for v in node.inputs]
+        operands = [*node.inputs, *control.close_over(node)]
+        inputs = [None if v is None else tensor(v) for v in operands]
         function(Node(node, inputs, [tensor(v) for v in node.outputs], graph))
     graph.outputs = [_output(graph, tensor(v), i) for i, v in enumerate(onnx.outputs)]
     return graph

@@ -1,0 +1,323 @@
+"""Branches and loops: If, Loop and Scan as IF and WHILE with subgraphs.
+
+A LiteRT subgraph sees its operands only. So what the graphs of a node take from outside becomes operands of the node, after its
+own inputs (`close_over`), and each graph then is a small model that goes through the compiler's pipeline by itself.
+
+What LiteRT keeps between the iterations of a WHILE has one shape. A loop whose carried values grow, or whose scan outputs have a
+length that is only known when it stops, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.litert.graph import Dim, Graph, Operator, Tensor
+from edgekit.litert.lower.table import Node, lowers
+
+Step = Callable[[Node, list[Tensor]], list[Tensor]]
+Condition = Callable[[Node, list[Tensor]], Tensor]
+
+INT64 = np.dtype(np.int64)
+
+
+@lowers("If")
+def if_(node: Node) -> None:
+    """IF; both branches take everything that either of them captures."""
+    captured = node.inputs[len(node.onnx.inputs) :]
+    then, otherwise = (lower_body(node.onnx.attributes[name].as_graph()) for name in ("then_branch", "else_branch"))
+    node.emit("IF", [node.x, *captured], node.outputs, thenSubgraphIndex=then, elseSubgraphIndex=otherwise)
+
+
+@lowers("Loop")
+def loop(node: Node) -> None:
+    """WHILE over (iteration, condition, carried values, scan outputs, captured values).
+
+    The condition is not carried where it is always true. A scan output is a buffer for all iterations that each fills one row of;
+    that needs a constant number of them.
+    """
+    body = node.onnx.attributes["body"].as_graph()
+    own = len(node.onnx.inputs)
+    states = [node.input(i) for i in range(2, own)]
+    captured = [node.input(i) for i in range(own, len(node.inputs))]
+    limit = node.inputs[0] if node.has_input(0) else None
+    given = node.inputs[1] if node.has_input(1) else None
+    endless = _always_true(body, given)
+    if endless and limit is None:
+        raise node.refuse("it has neither a trip count nor a condition that can become false", "give it one of them", "M")
+    lowered = lower_body(body)
+    _check_carried(node, lowered.inputs[2 : 2 + len(states)], lowered.outputs[1 : 1 + len(states)], states)
+    elements = lowered.outputs[1 + len(states) :]
+    buffers = [_buffer(node, element, _trip_count(node, limit, endless), 0, i) for i, element in enumerate(elements)]
+
+    conditions = [] if endless else [given if given is not None else node.const(True, bool, "true")]
+    start = [node.const(0, INT64, "first"), *conditions, *states, *buffers, *([limit] if limit is not None else []), *captured]
+    at = 1 + len(conditions), 1 + len(conditions) + len(states), 1 + len(conditions) + len(states) + len(buffers)
+
+    def condition(n: Node, values: list[Tensor]) -> Tensor:
+        if limit is None:
+            return values[1]
+        count = n.reshape(values[at[2]], (), "limit")
+        below = n.emit("LESS", [values[0], count], n.temp((), "below", bool))
+        if endless:
+            return below
+        return n.emit("LOGICAL_AND", [below, n.reshape(values[1], (), "go")], n.temp((), "go_on", bool))
+
+    def step(n: Node, values: list[Tensor]) -> list[Tensor]:
+        iteration = n.reshape(values[0], lowered.inputs[0].shape, "iteration")
+        going = n.const(True, bool, "true") if endless else values[1]
+        arguments = [iteration, going, *values[at[0] : at[1]], *values[len(values) - len(captured) :]]
+        results = inline(n, lowered, arguments)
+        filled = [
+            _fill_row(n, buffer, element, values[0], 0, f"scan{i}")
+            for i, (buffer, element) in enumerate(zip(values[at[1] : at[2]], results[1 + len(states) :], strict=True))
+        ]
+        following = n.emit("ADD", [values[0], n.const(1, INT64, "one")], n.temp((), "next", INT64))
+        return [following, *results[: len(conditions)], *results[1 : 1 + len(states)], *filled, *values[at[2] :]]
+
+    ends = while_loop(node, start, condition, step, {at[0] + i: out for i, out in enumerate(node.outputs)})
+    assert len(ends) == len(start)
+
+
+@lowers("Scan")
+def scan(node: Node) -> None:
+    """WHILE over (step, carried values, scan outputs, scan inputs, captured values): each step gathers one slice of every scan
+    input and fills one of every scan output."""
+    body = node.onnx.attributes["body"].as_graph()
+    own, count = len(node.onnx.inputs), node.integer("num_scan_inputs")
+    given = [node.input(i) for i in range(own)]
+    captured = [node.input(i) for i in range(own, len(node.inputs))]
+    lowered = lower_body(body)
+    if len(lowered.inputs) != len(node.inputs):
+        raise node.refuse("its inputs are those of opset 8", "convert the model to opset 9 or later", "sequence_lens")
+    states, sequences = given[: own - count], given[own - count :]
+    _check_carried(node, lowered.inputs[: len(states)], lowered.outputs[: len(states)], states)
+    elements = lowered.outputs[len(states) :]
+    in_axes = [a % s.rank for a, s in zip(node.integers("scan_input_axes", [0] * count), sequences, strict=True)]
+    out_axes = [a % (e.rank + 1) for a, e in zip(node.integers("scan_output_axes", [0] * len(elements)), elements, strict=True)]
+    in_backwards = node.integers("scan_input_directions", [0] * count)
+    out_backwards = node.integers("scan_output_directions", [0] * len(elements))
+    steps = node.static_shape(sequences[0])[in_axes[0]]
+    buffers = [_buffer(node, e, steps, axis, i) for i, (e, axis) in enumerate(zip(elements, out_axes, strict=True))]
+    start = [node.const(0, INT64, "first"), *states, *buffers, *sequences, *captured]
+    first_buffer = 1 + len(states)
+    first_sequence = first_buffer + len(buffers)
+
+    def condition(n: Node, values: list[Tensor]) -> Tensor:
+        return n.emit("LESS", [values[0], n.const(steps, INT64, "steps")], n.temp((), "below", bool))
+
+    def step(n: Node, values: list[Tensor]) -> list[Tensor]:
+        forwards = values[0]
+
+        def place(backwards: int, hint: str) -> Tensor:
+            if not backwards:
+                return forwards
+            return n.emit("SUB", [n.const(steps - 1, INT64, f"{hint}/last"), forwards], n.temp((), f"{hint}/place", INT64))
+
+        slices = []
+        for i, (axis, backwards) in enumerate(zip(in_axes, in_backwards, strict=True)):
+            whole = values[first_sequence + i]
+            shape = (*whole.shape[:axis], *whole.shape[axis + 1 :])
+            out = n.temp(shape, f"slice{i}", whole.dtype)
+            slices.append(n.emit("GATHER", [whole, place(backwards, f"slice{i}")], out, axis=axis, batchDims=0))
+        rest = values[first_sequence + count :]
+        results = inline(n, lowered, [*values[1:first_buffer], *slices, *rest])
+        filled = [
+            _fill_row(n, values[first_buffer + i], element, place(out_backwards[i], f"scan{i}"), out_axes[i], f"scan{i}")
+            for i, element in enumerate(results[len(states) :])
+        ]
+        following = n.emit("ADD", [forwards, n.const(1, INT64, "one")], n.temp((), "next", INT64))
+        return [following, *results[: len(states)], *filled, *values[first_sequence:]]
+
+    while_loop(node, start, condition, step, {1 + i: out for i, out in enumerate(node.outputs)})
+
+
+def close_over(node: ir.Node) -> list[ir.Value]:
+    """Make the graphs of a node self-contained, in place: an outer value becomes an input, the same of each of its graphs.
+
+    Returns:
+        The outer values, in the order of the new inputs. Constants are no operands: each subgraph gets its own.
+    """
+    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    captured: dict[ir.Value, None] = {}
+    for graph in graphs:
+        captured.update(dict.fromkeys(_outer_values(graph)))
+    for graph in graphs:
+        inside = set(_nodes(graph))
+        for number, outer in enumerate(captured):
+            inner = ir.Value(name=f"{outer.name}/captured{number}", shape=outer.shape, type=outer.type)
+            graph.inputs.append(inner)
+            for user, i in list(outer.uses()):
+                if user in inside:
+                    user.replace_input_with(i, inner)
+            for part in (graph, *(g for n in inside for g in _graphs(n))):
+                for i, value in enumerate(part.outputs):
+                    if value is outer:
+                        part.outputs[i] = inner
+    return list(captured)
+
+
+def lower_body(body: ir.Graph) -> Graph:
+    """A self-contained graph of a node through the compiler's pipeline; its inputs and outputs are in ONNX's order of axes."""
+    from edgekit.layout import to_channels_last
+    from edgekit.litert.decompose import decompose
+    from edgekit.litert.lower import lower  # which imports this module
+
+    model = ir.Model(body, ir_version=10)
+    decompose(model)
+    to_channels_last(model)
+    return lower(body)
+
+
+def while_loop(
+    node: Node,
+    start: Sequence[Tensor],
+    condition: Condition,
+    step: Step,
+    results: dict[int, Tensor] | None = None,
+    hint: str = "",
+) -> list[Tensor]:
+    """Append a WHILE.
+
+    Args:
+        start: What the loop variables begin with.
+        condition: Emits the test for another iteration, a bool scalar, of the loop variables.
+        step: Emits one iteration and returns the next values. A variable that it returns as it is costs nothing: the kernel
+            (tensorflow/lite/kernels/while.cc) copies between different tensors only.
+        results: The tensors for the final values of some variables, by number.
+        hint: Tells several loops of one node apart.
+
+    Returns:
+        The final values of all loop variables.
+    """
+    results = results or {}
+    prefix = f"{hint}/" if hint else ""
+    name = f"{node.y.name}/{prefix}"
+
+    def variables(part: str) -> list[Tensor]:
+        return [Tensor(f"{name}{part}/{i}", t.shape, t.dtype) for i, t in enumerate(start)]
+
+    test = Node(node.onnx, node.inputs, node.outputs, Graph(f"{name}while_condition", variables("condition"), []))
+    test.graph.outputs = _made_inside(test, [condition(test, test.graph.inputs)], [])
+    body = Node(node.onnx, node.inputs, node.outputs, Graph(f"{name}while_body", variables("body"), []))
+    body.graph.outputs = _made_inside(body, step(body, body.graph.inputs), body.graph.inputs)
+    ends = [results.get(i) or Tensor(f"{name}end/{i}", t.shape, t.dtype) for i, t in enumerate(start)]
+    node.emit("WHILE", start, ends, condSubgraphIndex=test.graph, bodySubgraphIndex=body.graph)
+    return ends
+
+
+def inline(node: Node, graph: Graph, arguments: Sequence[Tensor]) -> list[Tensor]:
+    """Append the operators of a graph that is used nowhere else, on these arguments. Returns its outputs."""
+    known = dict(zip(graph.inputs, arguments, strict=True))
+    for op in graph.operators:
+        inputs = [None if t is None else known.get(t, t) for t in op.inputs]
+        node.graph.operators.append(Operator(op.code, inputs, op.outputs, op.options))
+    return [known.get(t, t) for t in graph.outputs]
+
+
+def _made_inside(node: Node, values: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs that operators make, but for variables that stay in their place.
+
+    The kernel copies outputs to inputs one after the other: a variable returned in another's place could be overwritten before it
+    is read.
+    """
+    made = {out for op in node.graph.operators for out in op.outputs}
+    outputs: list[Tensor] = []
+    for i, value in enumerate(values):
+        stays = i < len(kept) and value is kept[i]
+        if not stays and (value not in made or value in outputs):
+            out = node.like(value, f"copy{i}")
+            value = node.reshape(value, value.shape, out=out)
+        outputs.append(value)
+    return outputs
+
+
+def _always_true(body: ir.Graph, given: Tensor | None) -> bool:
+    """Whether a Loop's condition is true from the start, and each iteration says true or passes it on."""
+    if given is not None and (given.data is None or not given.data.all()):
+        return False
+    value: ir.Value | None = body.outputs[0]
+    while value is not None and value.producer() is not None and value.producer().op_type == "Identity":  # type: ignore[union-attr]
+        value = value.producer().inputs[0]  # type: ignore[union-attr]
+    if value is None or value is body.inputs[1]:
+        return True
+    return value.const_value is not None and bool(value.const_value.numpy().all())
+
+
+def _trip_count(node: Node, limit: Tensor | None, endless: bool) -> int:
+    if limit is None or limit.data is None or not endless:
+        raise node.refuse(
+            "the length of its scan outputs is only known when it stops",
+            "use a constant trip count and no condition, or carry a value of fixed shape instead of a scan output",
+            "scan outputs",
+        )
+    return int(limit.data.reshape(-1)[0])
+
+
+def _check_carried(node: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+    for i, (before, after, state) in enumerate(zip(inputs, outputs, states, strict=True)):
+        if not (before.shape == after.shape == state.shape) or after.dtype != state.dtype:
+            raise node.refuse(
+                f"its carried value {i} is {state.shape} {state.dtype} at first and {after.shape} {after.dtype} after an iteration",
+                "give the carried values of the loop one fixed shape and dtype",
+                f"carried value {i}",
+            )
+
+
+def _buffer(node: Node, element: Tensor, count: int, axis: int, number: int) -> Tensor:
+    """Room for `count` elements, side by side along `axis`."""
+    shape = list(node.static_shape(element))
+    shape.insert(axis, count)
+    return zeros(node, shape, element.dtype, f"buffer{number}")
+
+
+def zeros(node: Node, shape: Sequence[int], dtype: np.dtype, hint: str) -> Tensor:
+    """A tensor of zeros that takes no room in the file."""
+    fill = node.const(0, dtype, f"{hint}/zero")
+    return node.emit("FILL", [node.ints(shape, f"{hint}/shape"), fill], node.temp(shape, hint, dtype))
+
+
+def _fill_row(node: Node, buffer: Tensor, element: Tensor, place: Tensor, axis: int, hint: str) -> Tensor:
+    row: list[Dim] = list(element.shape)
+    row.insert(axis, 1)
+    return update_slice(node, buffer, node.reshape(element, row, f"{hint}/row"), place, axis, hint)
+
+
+def update_slice(node: Node, buffer: Tensor, part: Tensor, place: Tensor, axis: int, hint: str) -> Tensor:
+    """The buffer with `part` written from index `place` (a scalar) along `axis`."""
+    begin = start_at(node, place, axis, buffer.rank, hint)
+    return node.emit("DYNAMIC_UPDATE_SLICE", [buffer, part, begin], node.like(buffer, f"{hint}/filled"))
+
+
+def start_at(node: Node, place: Tensor, axis: int, rank: int, hint: str) -> Tensor:
+    """The vector (0, …, place, …, 0) of int32, as the begin of a slice."""
+    if place.dtype != np.int32:
+        out = node.temp((), f"{hint}/place32", np.int32)
+        place = node.emit("CAST", [place], out, inDataType=place.dtype, outDataType=np.dtype(np.int32))
+    parts = [place if i == axis else node.const(0, np.int32, f"{hint}/zero") for i in range(rank)]
+    return node.emit("PACK", parts, node.temp((rank,), f"{hint}/begin", np.int32), valuesCount=rank, axis=0)
+
+
+def _outer_values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """The values that a graph, or one nested in it, uses and does not make; constants aside."""
+    nodes = list(_nodes(graph))
+    parts = [graph, *(g for node in nodes for g in _graphs(node))]
+    inside = {v for node in nodes for v in node.outputs} | {v for part in parts for v in part.inputs}
+    for value in (*(v for node in nodes for v in node.inputs), *(v for part in parts for v in part.outputs)):
+        if value is None or value in inside or (value.const_value is not None and not value.is_graph_input()):
+            continue
+        yield value
+
+
+def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
+    """All nodes, those of nested graphs included."""
+    for node in graph:
+        yield node
+        for inner in _graphs(node):
+            yield from _nodes(inner)
+
+
+def _graphs(node: ir.Node) -> list[ir.Graph]:
+    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
