@@ -11,7 +11,6 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,7 +262,10 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 
 def _number(value: Any) -> float:
-    return float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+    if isinstance(value, str):
+        dividend, slash, divisor = value.partition("/")
+        return float(dividend) / float(divisor) if slash else float(dividend)
+    return float(value)
 
 
 def _keys() -> str:

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 _NOT_ARITHMETIC = ("QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "IF", "WHILE", "CALL_ONCE")
 
 
+# The operators whose weights make the size of a model.
+_WEIGHTED = (
+    "BATCH_MATMUL",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "EMBEDDING_LOOKUP",
+    "FULLY_CONNECTED",
+    "GATHER",
+    "TRANSPOSE_CONV",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
+
+
 def quantize_litert(
     compiled: Compiled, precision: str, calibration: Calibration | None = None, *, recipe: Recipe | None = None
 ) -> Compiled:
@@ -150,13 +164,14 @@ def _described(data: bytes, precision: str) -> tuple[dict[str, int], list[str]]:
             code = model.operatorCodes[operator.opcodeIndex]
             name = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
             operators[name] += 1
-            floating[name] += name not in _NOT_ARITHMETIC and _in_float(graph, model.buffers, operator, precision, schema)
+            counts = name in _WEIGHTED if precision == "int8-dynamic" else name not in _NOT_ARITHMETIC
+            floating[name] += counts and _in_float(graph, model.buffers, operator, precision, schema)
     listed = ", ".join(f"{count} {name}" for name, count in sorted(floating.items()) if count)
     return dict(sorted(operators.items())), [f"in float: {listed}"] if listed else []
 
 
 def _in_float(graph: Any, buffers: Any, operator: Any, precision: str, schema: Any) -> bool:
-    """int8: the first result is float. int8-dynamic: a weight matrix is float (activations always are)."""
+    """int8: the first result is float. int8-dynamic: the weights are float (activations always are)."""
     if precision == "int8":
         return graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
     tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]

@@ -78,8 +78,9 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
 def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
     """The hub with int8 weights; the ranges of activations are found anew in each run, so that no data are needed.
 
-    Matrix products and LSTM get signed weights, convolutions unsigned ones: onnxruntime's ConvInteger has no fast kernel for
-    signed weights. Convolutions become smaller, not faster (docs/precisions.md has figures).
+    Matrix products and LSTM get signed weights with one scale per output channel. Convolutions get unsigned ones (ConvInteger has
+    no fast kernel for signed) with a single scale, which is all that the quantizer does for them; they become smaller, not
+    faster. Depthwise and grouped convolutions stay in float: a single scale ruins them, and their weights are few.
 
     Raises:
         QuantizeError: onnxruntime cannot quantize the model.
@@ -99,7 +100,7 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
                 per_channel=True,
                 reduce_range=recipe.reduce_range,
                 weight_type=weights,
-                nodes_to_exclude=[node.name for node in model.graph.node if recipe.keeps(node.name)],
+                nodes_to_exclude=[node.name for node in model.graph.node if recipe.keeps(node.name) or _is_grouped(node)],
             )
 
         model = clean(_quantized(run))
@@ -107,6 +108,10 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
 
 
 _MATRIX_PRODUCTS = ["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
+
+
+def _is_grouped(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
 
 
 def _prepared(hub: ir.Model) -> onnx.ModelProto:
