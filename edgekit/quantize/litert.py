@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -127,11 +128,12 @@ def _calibrated(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """The quantizer draws progress bars on stderr, prints reports and logs."""
+    """The quantizer draws progress bars on stderr, prints reports, logs, and warns of the memory that calibration takes."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
