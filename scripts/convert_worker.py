@@ -11,6 +11,7 @@ the peers' environments have no edgekit.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import resource
 import shutil
@@ -49,11 +50,15 @@ def _edgekit(network: Path, output: Path, layout: str) -> Callable[[], None]:
 def _onnx2tf(network: Path, output: Path, layout: str) -> Callable[[], None]:
     from onnx2tf.onnx2tf import convert
 
+    # It simplifies its input in place: it gets a copy, so that the others read what was exported.
+    scratch = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, scratch)
+    shutil.copyfile(network / "model.onnx", scratch / "model.onnx")
+
     def run() -> None:
         # Its default: a channel-last float32 model, written together with a float16 one.
-        with tempfile.TemporaryDirectory() as scratch:
-            convert(input_onnx_file_path=str(network / "model.onnx"), output_folder_path=scratch, non_verbose=True)
-            shutil.copyfile(Path(scratch, "model_float32.tflite"), output)
+        convert(input_onnx_file_path=str(scratch / "model.onnx"), output_folder_path=str(scratch), non_verbose=True)
+        shutil.copyfile(scratch / "model_float32.tflite", output)
 
     return run
 
