@@ -31,8 +31,8 @@ GONE = {
 BASE_LAYER = {"name", "trainable", "dtype", "batch_shape", "batch_input_shape", "input_shape", "batch_size", "weights"}
 """Arguments that any layer takes through `**kwargs`."""
 
-INITIAL = ("initializer", "regularizer", "constraint")
-"""Suffixes of the arguments that matter only before and while a model is trained."""
+TRAINING = {"initializer": "zeros", "regularizer": None, "constraint": None}
+"""Suffixes of the arguments that matter only until a model is trained, and what to put in their place."""
 
 
 def load_legacy(keras: Any, path: Path, config: dict[str, Any], spec: str, trust: bool) -> Any:
@@ -54,7 +54,7 @@ def repair(keras: Any, config: dict[str, Any], spec: str) -> dict[str, Any]:
 
     1. `time_major=False`, `implementation`, `groups=1` … (`GONE`) are dropped from layers that no longer take them.
     2. So is any other argument that the layer does not take, at None, False or an empty value.
-    3. Initializers, regularizers and constraints become None: the weights are loaded, and training is over.
+    3. Initializers become zeros, regularizers and constraints None: the weights are loaded, and training is over.
     4. `Model`, the class name of Keras 1 and early 2, becomes `Functional`, inside of other models too.
 
     Raises:
@@ -82,8 +82,10 @@ def _repair_node(keras: Any, node: Any, spec: str) -> None:
 
 
 def _repair_arguments(keras: Any, kind: str, arguments: dict[str, Any], spec: str) -> None:
-    for name in [name for name in arguments if name.endswith(INITIAL)]:
-        arguments[name] = None
+    for name in arguments:
+        suffix = name.rpartition("_")[2]
+        if suffix in TRAINING:
+            arguments[name] = TRAINING[suffix]
     layer = getattr(keras.layers, kind, None)
     if layer is None:
         return

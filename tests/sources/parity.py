@@ -22,10 +22,11 @@ def feeds_of(source: Source, size: int = 3) -> dict[str, np.ndarray]:
     }
 
 
-def run_onnx(model: onnx_ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
-    """The graph's outputs on onnxruntime without its graph optimizations."""
+def run_onnx(model: onnx_ir.Model, feeds: Feeds, *, optimized: bool = False) -> dict[str, np.ndarray]:
+    """The graph's outputs on onnxruntime, with its graph optimizations or without."""
+    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = 3
     model = onnx_ir.external_data.load_to_model(model)
     session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString(), options)
@@ -33,10 +34,13 @@ def run_onnx(model: onnx_ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def worst_error(source: Source, feeds: Feeds | None = None) -> float:
-    """The largest `max |a - b| / max |a|` over the outputs, a being the source. Also checks that names, shapes and dtypes agree."""
+def worst_error(source: Source, feeds: Feeds | None = None, *, optimized: bool = False) -> float:
+    """The largest `max |a - b| / max |a|` over the outputs, a being the source.
+
+    Also checks that names, shapes and dtypes are those that the source promises.
+    """
     feeds = feeds or feeds_of(source)
-    expected, got = source.run(feeds), run_onnx(source.to_onnx(), feeds)
+    expected, got = source.run(feeds), run_onnx(source.to_onnx(), feeds, optimized=optimized)
     assert list(got) == list(expected) == [spec.name for spec in source.outputs]
     for spec in source.outputs:
         spec.check(expected[spec.name])

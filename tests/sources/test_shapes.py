@@ -12,7 +12,9 @@ IMAGE = Declared("image", (None, 224, 224, 3))
 TOKENS = [Declared("ids", ("batch", "length"), "int64"), Declared("mask", ("batch", "length"), "int64")]
 
 
-def shapes(declared: list[Declared], *given: str, dynamic: tuple[str, ...] = (), free: bool = False) -> list[tuple[int | str, ...]]:
+def shapes(
+    declared: list[Declared], *given: str, dynamic: tuple[str, ...] = (), free: bool = False
+) -> list[tuple[int | str, ...]]:
     specs = [TensorSpec.parse(text) for text in given]
     return [spec.shape for spec in resolve_inputs(declared, specs, dynamic, "model", free=free)]
 

@@ -152,7 +152,7 @@ def test_an_exported_program(saved: Path) -> None:
     source = open_source(str(saved / "program.pt2"))
     assert source.inputs == (TensorSpec("image", (2, 3, 8, 8)),)
     assert worst_error(source) <= 1e-5
-    with pytest.raises(InputError, match="only its open dimensions|is 2x3x8x8"):
+    with pytest.raises(InputError, match="is 2x3x8x8"):
         open_source(str(saved / "program.pt2"), inputs=[IMAGE])
 
 
