@@ -80,7 +80,7 @@ class Binding:
     def to_artifact(self, array: np.ndarray) -> np.ndarray:
         """The source's array as the artifact takes it."""
         array = array if self.permutation is None else array.transpose(self.permutation)
-        return np.ascontiguousarray(array, dtype=self.dtype)
+        return np.asarray(array, dtype=self.dtype, order="C")  # not ascontiguousarray: it makes a scalar a vector
 
     def to_source(self, array: np.ndarray) -> np.ndarray:
         """The artifact's array as the source would give it."""

@@ -57,6 +57,15 @@ def test_inputs_that_it_does_not_take():
         runner.run({"x": X[..., :2]})
 
 
+def test_a_scalar_stays_a_scalar():
+    graph = "float[2] x, float rate) => (float[2] y) { y = Mul(x, rate) }"
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 20]> g ({graph}').SerializeToString()
+    inputs = [Binding("x", "x", (2,), "float32"), Binding("rate", "rate", (), "float32")]
+    runner = Runner(model, "onnx", inputs, [Binding("y", "y", (2,), "float32")])
+    found = runner.run({"x": np.ones(2, np.float32), "rate": np.array(3.0, np.float32)})
+    np.testing.assert_array_equal(found["y"], [3.0, 3.0])
+
+
 def converted(make, signature_input):
     """A TFLite model by TensorFlow's own converter, with a signature."""
     tf = pytest.importorskip("tensorflow", reason="makes the TFLite model of this test")
