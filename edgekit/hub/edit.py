@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.hub import infer
+from edgekit.hub import facts, infer
 
 
 class Editor:
@@ -27,7 +27,7 @@ class Editor:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.contents: infer.Contents = {}
+        self.contents: facts.Contents = {}
         self.touched: list[ir.Node] = []
         self._made: set[ir.Value] = set()
         self._names: set[str] = set()
@@ -228,7 +228,7 @@ def integers(value: ir.Value | None) -> list[int] | None:
 
 def shape(value: ir.Value | None) -> tuple[int | str, ...] | None:
     """A value's shape, symbolic dimensions as their names; None where the rank is not known."""
-    return infer.shape_of(value) if value is not None else None
+    return facts.shape_of(value) if value is not None else None
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -55,7 +55,9 @@ def same(
         assert a.shape == b.shape, output.name
         assert a.dtype == b.dtype, output.name
         scale = max(float(np.abs(a.astype(np.float64)).max(initial=0)), 1e-30)
-        assert np.allclose(a.astype(np.float64), b.astype(np.float64), rtol=0, atol=tolerance * scale, equal_nan=True), output.name
+        assert np.allclose(a.astype(np.float64), b.astype(np.float64), rtol=0, atol=tolerance * scale, equal_nan=True), (
+            output.name
+        )
     return after
 
 

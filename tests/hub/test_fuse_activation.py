@@ -3,9 +3,11 @@
 import pytest
 from graphs import operators, same
 
-C = "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, float p = {0.7978845608}, \
+C = (
+    "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, float p = {0.7978845608}, \
 float three = {3}, float six = {6}, float zero = {0}, float sixth = {0.16666667}, float two = {2}, float twenty = {20}, float a = {0.2}, \
 float[4] s = {0.1,0.2,0.3,0.4}, int64[1] last = {-1}>"
+)
 
 CASES = {
     "gelu_torch": ("Gelu", "d = Div(x, r2) e = Erf(d) o = Add(e, one) m = Mul(x, o) y = Mul(m, half)"),

@@ -90,12 +90,16 @@ def test_before(linear: str, arithmetic: str) -> None:
 
 
 def test_a_shift_before_padding_stays() -> None:
-    text = f"g (float[1,2,5,5] x) => (y) {constants(f=(2, 1, 1), w=(3, 2, 3, 3))} {{ s = Add(x, f) y = Conv<pads=[1,1,1,1]>(s, w) }}"
+    text = (
+        f"g (float[1,2,5,5] x) => (y) {constants(f=(2, 1, 1), w=(3, 2, 3, 3))} {{ s = Add(x, f) y = Conv<pads=[1,1,1,1]>(s, w) }}"
+    )
     assert operators(same(text)) == {"Add": 1, "Conv": 1}
 
 
 def test_a_value_that_others_read_stays() -> None:
-    text = f"g (float[1,2,5,5] x) => (y, z) {constants(w=(3, 2, 1, 1), f=(3, 1, 1))} {{ c = Conv(x, w) y = Mul(c, f) z = Relu(c) }}"
+    text = (
+        f"g (float[1,2,5,5] x) => (y, z) {constants(w=(3, 2, 1, 1), f=(3, 1, 1))} {{ c = Conv(x, w) y = Mul(c, f) z = Relu(c) }}"
+    )
     assert operators(same(text)) == {"Conv": 1, "Mul": 1, "Relu": 1}
 
 
@@ -110,8 +114,12 @@ def test_a_factor_per_position_stays() -> None:
 
 
 def test_a_dense_layer_of_rank_2_is_gemm_and_of_rank_3_matmul_add() -> None:
-    assert operators(same(f"g (float[3,4] x) => (y) {constants(w=(4, 2), b=(2,))} {{ c = MatMul(x, w) y = Add(c, b) }}")) == {"Gemm": 1}
-    model = same(f"g (float[2,3,4] x) => (y) {constants(w=(4, 2), b=(2,), f=(2,))} {{ c = MatMul(x, w) d = Add(b, c) y = Mul(d, f) }}")
+    assert operators(same(f"g (float[3,4] x) => (y) {constants(w=(4, 2), b=(2,))} {{ c = MatMul(x, w) y = Add(c, b) }}")) == {
+        "Gemm": 1
+    }
+    model = same(
+        f"g (float[2,3,4] x) => (y) {constants(w=(4, 2), b=(2,), f=(2,))} {{ c = MatMul(x, w) d = Add(b, c) y = Mul(d, f) }}"
+    )
     assert operators(model) == {"MatMul": 1, "Add": 1}
 
 
@@ -121,5 +129,7 @@ def test_a_chain_of_arithmetic_becomes_one_operator() -> None:
 
 
 def test_the_last_name_of_what_was_fused_stays() -> None:
-    model = hub(f"g (float[1,2,5,5] x) => (y) {constants(w=(3, 2, 1, 1), f=(3, 1, 1))} {{ c = Conv(x, w) m = Mul(c, f) y = Relu(m) }}")
+    model = hub(
+        f"g (float[1,2,5,5] x) => (y) {constants(w=(3, 2, 1, 1), f=(3, 1, 1))} {{ c = Conv(x, w) m = Mul(c, f) y = Relu(m) }}"
+    )
     assert [node.outputs[0].name for node in model.graph] == ["m", "y"]

@@ -60,7 +60,14 @@ def test_convolution_over_a_symbolic_width() -> None:
         "g (float[1,1,w] x) => (y) <float[1,1,3] k = {1,2,3}> { y = Conv<strides=[2], pads=[1,1]>(x, k) }",
     )
     assert shapes(model) == {"y": "[1,1,((w - 1)//(2)) + 1]"}
-    assert str(hub("g (float[1,1,w] x) => (y) <float[1,1,3] k = {1,2,3}> { y = Conv(x, k) }", {"x": (1, 1, 9)}).graph.outputs[0].shape) == "[1,1,7]"
+    assert (
+        str(
+            hub("g (float[1,1,w] x) => (y) <float[1,1,3] k = {1,2,3}> { y = Conv(x, k) }", {"x": (1, 1, 9)})
+            .graph.outputs[0]
+            .shape
+        )
+        == "[1,1,7]"
+    )
 
 
 def test_weights_computed_from_constants_are_folded() -> None:
@@ -105,7 +112,9 @@ def test_a_constant_condition_takes_its_branch(condition: int, left: dict[str, i
 
 
 def test_an_open_condition_stays_and_its_branches_are_prepared() -> None:
-    model = same(f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] a = {{0}}> {{ s = ReduceSum<keepdims=0>(x, a) c = Greater(s, l) y = If{BRANCHES}(c) }}")
+    model = same(
+        f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] ax = {{0}}> {{ s = ReduceSum<keepdims=0>(x, ax) c = Greater(s, l) y = If{BRANCHES}(c) }}"
+    )
     assert operators(model)["If"] == 1
     inner = [node.op_type for graph in model.graph.subgraphs() for node in graph]
     assert inner == ["Neg", "Mul"]
@@ -165,7 +174,9 @@ def test_an_initializer_that_is_also_an_input_is_a_constant() -> None:
 
 
 def test_names_are_unique_and_those_of_the_interface_stay() -> None:
-    proto = text_model(f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] a = {{0}}> {{ s = ReduceSum<keepdims=0>(x, a) c = Greater(s, l) y = If{BRANCHES}(c) }}")
+    proto = text_model(
+        f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] ax = {{0}}> {{ s = ReduceSum<keepdims=0>(x, ax) c = Greater(s, l) y = If{BRANCHES}(c) }}"
+    )
     proto.graph.node[2].attribute[0].g.node[0].output[0] = "s"
     proto.graph.node[2].attribute[0].g.output[0].name = "s"
     model = hub(proto)

@@ -6,7 +6,10 @@ from graphs import hub, operators, same
 from edgekit.errors import SourceError
 
 CASES = {
-    "upsample_nearest_7": (7, "(float[1,2,3,3] x) => (float[1,2,6,6] y) { y = Upsample<mode='nearest', scales=[1.,1.,2.,2.]>(x) }"),
+    "upsample_nearest_7": (
+        7,
+        "(float[1,2,3,3] x) => (float[1,2,6,6] y) { y = Upsample<mode='nearest', scales=[1.,1.,2.,2.]>(x) }",
+    ),
     "upsample_linear_9": (
         9,
         "(float[1,2,3,3] x) => (float[1,2,6,6] y) <float[4] s = {1,1,2,2}> { y = Upsample<mode='linear'>(x, s) }",

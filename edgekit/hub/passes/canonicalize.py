@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.hub import infer
+from edgekit.hub import facts
 from edgekit.hub.edit import Editor, array, is_constant, is_float, producer, scalar, shape, static_shape
 
 BROADCASTING = "Add Sub Mul Div Pow Max Min Where Equal Less Greater LessOrEqual GreaterOrEqual And Or PRelu".split()
@@ -93,37 +93,42 @@ def shrink_operands(node: ir.Node, edit: Editor) -> bool:
     for index, value in enumerate(node.inputs):
         if value is None or result is None:
             continue
-        smaller = _unexpanded(value) or _one_number(node, index, value, result, edit)
-        if smaller is None:
+        smaller = _unexpanded(node, index, value, result) or _shrunk(node, index, value, result, edit)
+        if smaller is None or (node.op_type == "PRelu" and index == 0):
             continue
-        shapes = [shape(smaller if place == index else other) for place, other in enumerate(node.inputs)]
-        known = [found for found in shapes if found is not None]
-        together = infer.broadcast_shapes(known) if len(known) == len(shapes) else None
-        if together == result and (node.op_type != "PRelu" or index == 1):
-            node.replace_input_with(index, smaller)
-            edit.touched.append(node)
-            changed = True
-            if (origin := value.producer()) is not None:
-                edit.prune(origin)
+        node.replace_input_with(index, smaller)
+        edit.touched.append(node)
+        changed = True
+        if (origin := value.producer()) is not None:
+            edit.prune(origin)
     return changed
 
 
-def _unexpanded(value: ir.Value) -> ir.Value | None:
+def _unexpanded(node: ir.Node, index: int, value: ir.Value, result: facts.Dims) -> ir.Value | None:
     expand = producer(value, "Expand")
-    return expand.inputs[0] if expand is not None else None
+    source = shape(expand.inputs[0]) if expand is not None else None
+    return expand.inputs[0] if expand is not None and _broadcasts(node, index, source, result) else None
 
 
-def _one_number(node: ir.Node, index: int, value: ir.Value, result: infer.Dims, edit: Editor) -> ir.Value | None:
+def _shrunk(node: ir.Node, index: int, value: ir.Value, result: facts.Dims, edit: Editor) -> ir.Value | None:
     tensor = value.const_value if is_constant(value) else None
     if tensor is None or tensor.size < 2 or tensor.dtype == ir.DataType.STRING or node.graph is None:
         return None
-    others = [shape(other) for place, other in enumerate(node.inputs) if place != index]
-    known = [found for found in others if found is not None]
-    if len(known) != len(others) or infer.broadcast_shapes([*known, ()]) != result:
-        return None
-    content = tensor.numpy()
-    first = content.reshape(-1)[0]
-    return edit.constant(np.asarray(first), f"{value.name}_scalar", node.graph) if bool((content == first).all()) else None
+    content = small = tensor.numpy()
+    for axis in range(content.ndim):
+        first = small.take([0], axis)
+        if small.shape[axis] > 1 and _broadcasts(node, index, first.shape, result) and bool((small == first).all()):
+            small = first
+    while small.ndim and small.shape[0] == 1 and _broadcasts(node, index, small.shape[1:], result):
+        small = small[0]
+    return edit.constant(small, f"{value.name}_once", node.graph) if small.size < content.size else None
+
+
+def _broadcasts(node: ir.Node, index: int, dims: facts.Dims | None, result: facts.Dims) -> bool:
+    """Whether the result keeps its shape when one operand has another."""
+    shapes = [dims if place == index else shape(other) for place, other in enumerate(node.inputs)]
+    known = [found for found in shapes if found is not None]
+    return len(known) == len(shapes) and facts.broadcast_shapes(known) == result
 
 
 def add_negative(node: ir.Node, edit: Editor) -> bool:
@@ -169,7 +174,7 @@ _WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 
 
 def _resolve_auto_pad(
-    node: ir.Node, auto: str, sizes: infer.Dims, kernel: list[int], strides: list[int], dilations: list[int]
+    node: ir.Node, auto: str, sizes: facts.Dims, kernel: list[int], strides: list[int], dilations: list[int]
 ) -> list[int] | None:
     if auto == "VALID":
         return [0] * (2 * len(kernel))

@@ -4,7 +4,7 @@
 one for all); c, a with one per input channel.
 
     1. Linear → BatchNormalization            →  Linear'        bias added (MatMul: Linear' → Add)
-    2. Linear → Mul f / Div f                 →  Linear'        weights and bias times f
+    2. Linear → Mul f / Div f / Neg           →  Linear'        weights and bias times f
     3. Linear → Add o / Sub o                 →  Linear'        bias plus o (not MatMul, which has none)
     4. o - Linear                             →  Linear'        weights and bias negated
     5. Mul c → Linear (not ConvTranspose)     →  Linear'        weights of that input channel times c
@@ -118,6 +118,9 @@ def affine_of(node: ir.Node) -> Affine | None:
     """What an elementwise node with a constant operand, or a BatchNormalization, computes; None for any other node."""
     if node.op_type == "BatchNormalization":
         return _affine_of_batch_norm(node)
+    if node.op_type == "Neg":
+        data = node.inputs[0]
+        return Affine(data, -np.ones(()), np.zeros(())) if data is not None else None
     if node.op_type not in ("Mul", "Div", "Add", "Sub"):
         return None
     left, right = node.inputs
@@ -288,6 +291,7 @@ def _is_padded(node: ir.Node) -> bool:
 
 RULES = {
     "BatchNormalization": [fuse_after],
+    "Neg": [fuse_after],
     "Mul": [fuse_after, merge_constants],
     "Div": [fuse_after, merge_constants],
     "Sub": [fuse_after, merge_constants],

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgekit.contract import format_shape
 from edgekit.errors import InputError
-from edgekit.hub import dims, infer
+from edgekit.hub import dims, facts, infer
 from edgekit.hub.edit import graphs
 
 
@@ -116,7 +116,7 @@ def _declared(value: ir.Value) -> tuple[int | str, ...] | None:
     """An input's shape with a name for what has none. 0 and -1 are some exporters' way to say unknown."""
     if value.shape is None:
         return None
-    name = "".join(letter if letter.isalnum() else "_" for letter in value.name or "input")
+    name = facts.identifier(value.name or "input")
     found: list[int | str] = []
     for axis, dim in enumerate(value.shape.dims):
         known = dim if isinstance(dim, int) else dim.value
@@ -131,4 +131,4 @@ def _settle_declared(output: ir.Value, values: dict[str, dims.Dim], stale: bool)
         # Only the rank and what was named can be trusted; numbers may be those of another input size.
         output.shape = None
     elif values:
-        infer.set_shape(output, tuple(dims.substitute(dim, values) for dim in infer.shape_of(output) or ()))
+        infer.set_shape(output, tuple(dims.substitute(dim, values) for dim in facts.shape_of(output) or ()))

@@ -76,8 +76,51 @@ def transpose_to_reshape(node: ir.Node, edit: Editor) -> bool:
     return edit.replace(node.outputs[0], edit.op("Reshape", [data, constant], before=node))
 
 
+def lift_over_pad(node: ir.Node, edit: Editor) -> bool:
+    """Case 7: `node` inserts the axes."""
+    data = node.inputs[0]
+    pad = producer(data, "Pad")
+    result = shape(node.outputs[0])
+    if data is None or pad is None or result is None or node.graph is None or sole_consumer(data) is not node:
+        return False
+    source, padded = shape(pad.inputs[0]), shape(data)
+    pads = integers(pad.inputs[1])
+    axes = integers(pad.inputs[3]) if len(pad.inputs) > 3 and pad.inputs[3] is not None else list(range(len(padded or ())))
+    places = _inserted(padded, result)
+    if source is None or pads is None or axes is None or places is None:
+        return False
+    lifted: list[int | str] = [1] * len(result)
+    for axis, place in enumerate(places):
+        lifted[place] = source[axis]
+    target = _target(tuple(lifted), source)
+    if target is None:
+        return False
+    new_pads = [0] * (2 * len(result))
+    for index, axis in enumerate(axes):
+        place = places[axis % len(places)]
+        new_pads[place], new_pads[place + len(result)] = pads[index], pads[index + len(axes)]
+    name = node.outputs[0].name
+    reshaped = edit.op("Reshape", [pad.inputs[0], edit.constant(np.array(target), f"{name}_shape", node.graph)], before=node)
+    amounts = edit.constant(np.array(new_pads), f"{name}_pads", node.graph)
+    attributes = dict(pad.attributes)
+    return edit.replace(node.outputs[0], edit.op("Pad", [reshaped, amounts, *pad.inputs[2:3]], attributes, before=node))
+
+
+def _inserted(source: tuple[int | str, ...] | None, result: tuple[int | str, ...]) -> list[int] | None:
+    """Where each axis of `source` is in `result`, if `result` only has more axes of size 1."""
+    places: list[int] = []
+    if source is None or len(result) <= len(source):
+        return None
+    for place, dim in enumerate(result):
+        if len(places) < len(source) and dim == source[len(places)]:
+            places.append(place)
+        elif dim != 1:
+            return None
+    return places if len(places) == len(source) else None
+
+
 def cancel_around(node: ir.Node, edit: Editor) -> bool:
-    """Case 7: `node` is the second of the two."""
+    """Case 8: `node` is the second of the two."""
     middle = producer(node.inputs[0], *_UNARY)
     first = producer(middle.inputs[0], *_RESHAPING) if middle is not None else None
     if middle is None or first is None or sole_consumer(middle.outputs[0]) is not node:
@@ -107,10 +150,10 @@ def _permutation(node: ir.Node, rank: int) -> list[int]:
 
 
 RULES = {
-    "Reshape": [settle_reshape, cancel_around],
+    "Reshape": [settle_reshape, cancel_around, lift_over_pad],
     "Flatten": [settle_reshape],
     "Squeeze": [merge_squeezes, cancel_around],
-    "Unsqueeze": [merge_squeezes, cancel_around],
+    "Unsqueeze": [merge_squeezes, cancel_around, lift_over_pad],
     "Transpose": [merge_transposes],
 }
 LATE_RULES = {"Transpose": [transpose_to_reshape]}

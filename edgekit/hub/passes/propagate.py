@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.errors import SourceError
-from edgekit.hub import infer
+from edgekit.hub import facts, infer
 from edgekit.hub.edit import Editor, is_constant, producer, scalar, static_shape, subgraphs
 from edgekit.hub.edit import array as array_of
 from edgekit.hub.evaluate import evaluate
@@ -185,7 +185,7 @@ def _if(node: ir.Node, edit: Editor, since: int | None) -> None:
     branches = [node.attributes[name].as_graph() for name in names]
     for output, left, right in zip(node.outputs, branches[0].outputs, branches[1].outputs, strict=True):
         output.type = left.type or right.type
-        one, other = infer.shape_of(left), infer.shape_of(right)
+        one, other = facts.shape_of(left), facts.shape_of(right)
         if one is not None and other is not None and len(one) == len(other):
             infer.set_shape(output, _common(output, one, other))
     return None
@@ -215,7 +215,7 @@ def _scan(node: ir.Node, edit: Editor, since: int | None) -> None:
     axes = node.attributes.get_ints("scan_input_axes") or [0] * number
     length: int | str | None = None
     for value, inner, axis in zip(scanned, body.inputs[len(states) :], axes, strict=True):
-        dims = infer.shape_of(value) if value is not None else None
+        dims = facts.shape_of(value) if value is not None else None
         if value is not None and value.dtype is not None and dims is not None:
             axis %= len(dims)
             length = dims[axis]
@@ -245,7 +245,7 @@ def _carry(
     _walk(body, edit, since)
     changed = False
     for first, result in list(zip(inner, results, strict=False))[: len(given)]:
-        before, after = infer.shape_of(first), infer.shape_of(result)
+        before, after = facts.shape_of(first), facts.shape_of(result)
         if before is not None and after is not None and before != after and len(before) == len(after):
             infer.set_shape(first, _common(first, before, after))
             changed = True
@@ -253,8 +253,8 @@ def _carry(
         _walk(body, edit, None)
 
 
-def _common(value: ir.Value, left: infer.Dims, right: infer.Dims) -> infer.Dims:
-    name = "".join(letter if letter.isalnum() else "_" for letter in value.name or "value")
+def _common(value: ir.Value, left: facts.Dims, right: facts.Dims) -> facts.Dims:
+    name = facts.identifier(value.name or "value")
     return tuple(a if a == b else f"{name}_d{axis}" for axis, (a, b) in enumerate(zip(left, right, strict=True)))
 
 
@@ -265,21 +265,21 @@ def _stack(
     axes: Sequence[int] | None = None,
 ) -> None:
     for place, (output, value) in enumerate(zip(outputs, inner, strict=False)):
-        dims = infer.shape_of(value)
+        dims = facts.shape_of(value)
         if value.dtype is not None and dims is not None:
             axis = (axes[place] if axes else 0) % (len(dims) + 1)
-            turns = length if length is not None else f"{''.join(c if c.isalnum() else '_' for c in output.name or '')}_d{axis}"
+            turns = length if length is not None else f"{facts.identifier(output.name or '')}_d{axis}"
             _declare(output, value.dtype, (*dims[:axis], turns, *dims[axis:]))
 
 
 def _copy(source: ir.Value, target: ir.Value) -> None:
     target.type = source.type
-    dims = infer.shape_of(source)
+    dims = facts.shape_of(source)
     if dims is not None:
         infer.set_shape(target, dims)
 
 
-def _declare(value: ir.Value, dtype: ir.DataType, dims: infer.Dims) -> None:
+def _declare(value: ir.Value, dtype: ir.DataType, dims: facts.Dims) -> None:
     value.type = ir.TensorType(dtype)
     infer.set_shape(value, dims)
 
