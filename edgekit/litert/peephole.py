@@ -303,7 +303,7 @@ def reshape_past_unary(work: _Work, op: Operator) -> bool:
         return False
     source, result = op.inputs[0], op.outputs[0]
     before = work.made_by(source)
-    if source is None or before is None or before.code != "RESHAPE" or work.only_user(source) is not op or result in work.outputs:
+    if source is None or before is None or before.code != "RESHAPE" or work.only_user(source) is not op:
         return False
     inner = before.inputs[0]
     if inner is None or inner.data is not None or not _is_constant_shape(before):

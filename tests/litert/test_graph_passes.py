@@ -1,0 +1,132 @@
+"""What the passes around the lowerings make of a graph: fewer operators, the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgekit import hub, litert
+
+from .running import artifact_results, model, operators, relative_error, source_results
+
+RNG = np.random.default_rng(1)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def check(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], expected: dict[str, int], tolerance: float = 2e-6) -> None:
+    """The compiled model has exactly these operators and computes what the source does."""
+    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), input_layout="nhwc", output_layout="nhwc")
+    assert operators(compiled.data) == expected
+    made = artifact_results(compiled, feeds)
+    for name, array in source_results(proto, feeds).items():
+        assert relative_error(array, made[name]) < tolerance
+
+
+def test_hard_sigmoid_gate_costs_no_operator() -> None:
+    """relu6(x + 3) / 6 after a convolution: the 3 goes into its bias, the 1/6 into the weights of the next one."""
+    proto = model(
+        """net (float[1,8,4,4] x) => (float[1,8,4,4] y) {
+            a = Conv(x, w1, b1)
+            g = HardSigmoid<alpha=0.16666667, beta=0.5>(a)
+            m = Mul(x, g)
+            y = Conv(m, w2, b2)
+        }""",
+        w1=weights(8, 8, 1, 1), b1=weights(8), w2=weights(8, 8, 1, 1), b2=weights(8),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 8, 4, 4)}, {"CONV_2D": 2, "MUL": 1})
+
+
+def test_a_scalar_factor_rises_into_the_projection_above() -> None:
+    proto = model(
+        """net (float[1,6,16] x) => (float[1,2,6,8] y) {
+            p = MatMul(x, w)
+            q = Add(p, b)
+            r = Reshape(q, shape)
+            t = Transpose<perm=[0,2,1,3]>(r)
+            y = Mul(t, c)
+        }""",
+        w=weights(16, 16), b=weights(16), shape=np.array([1, 6, 2, 8]), c=np.float32(0.35),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 6, 16)}, {"FULLY_CONNECTED": 1, "RESHAPE": 1, "TRANSPOSE": 1})
+
+
+def test_a_factor_used_twice_stays() -> None:
+    proto = model(
+        """net (float[1,16] x) => (float[1,16] y, float[1,16] p) { p = MatMul(x, w) y = Mul(p, c) }""",
+        w=weights(16, 16),
+        c=np.float32(3),
+    )
+    check(proto, {"x": weights(1, 16)}, {"FULLY_CONNECTED": 1, "MUL": 1})
+
+
+@pytest.mark.parametrize("taken", ["Split", "Slice"])
+def test_a_projection_taken_in_slices_is_made_in_slices(taken: str) -> None:
+    cut = (
+        "q, k, v = Split<axis=2, num_outputs=3>(p)"
+        if taken == "Split"
+        else "q = Slice(p, i0, i16, two) k = Slice(p, i16, i32, two) v = Slice(p, i32, i48, two)"
+    )
+    proto = model(
+        f"""net (float[1,5,16] x) => (float[1,5,5] y) {{
+            m = MatMul(x, w) p = Add(m, b) {cut}
+            kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt) z = MatMul(s, v) u = MatMul(z, w2) y = Relu(u)
+        }}""",
+        w=weights(16, 48), b=weights(48), w2=weights(16, 5), two=np.array([2]),
+        **{f"i{n}": np.array([n]) for n in (0, 16, 32, 48)},
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 5, 16)}, {"FULLY_CONNECTED": 4, "BATCH_MATMUL": 2})
+
+
+def test_the_scale_and_bias_of_a_normalization_go_into_the_next_projection() -> None:
+    proto = model(
+        """net (float[1,5,16] x) => (float[1,5,8] y) {
+            n = LayerNormalization<axis=-1>(x, s, o) m = MatMul(n, w) y = Add(m, b)
+        }""",
+        s=weights(16), o=weights(16), w=weights(16, 8), b=weights(8),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 5, 16)}, {"MEAN": 2, "SUB": 1, "MUL": 2, "ADD": 1, "RSQRT": 1, "FULLY_CONNECTED": 1})
+
+
+def test_a_normalization_that_others_see_keeps_its_scale() -> None:
+    proto = model(
+        """net (float[1,5,16] x) => (float[1,5,16] y) {
+            n = LayerNormalization<axis=-1>(x, s, o) m = MatMul(n, w) y = Add(m, n)
+        }""",
+        s=weights(16), o=weights(16), w=weights(16, 16),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 5, 16)}, {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 3, "RSQRT": 1, "FULLY_CONNECTED": 1})
+
+
+def test_max_pooling_of_what_is_not_negative_is_padded_with_zeros() -> None:
+    proto = model(
+        """net (float[1,4,8,8] x) => (float[1,4,4,4] y) {
+            r = Relu(x) y = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(r)
+        }"""
+    )
+    check(proto, {"x": weights(1, 4, 8, 8)}, {"RELU": 1, "PAD": 1, "MAX_POOL_2D": 1})
+
+
+def test_a_chain_of_one_dimensional_convolutions_keeps_its_activations_fused() -> None:
+    proto = model(
+        """net (float[1,4,32] x) => (float[1,4,32] y) {
+            a = Conv<kernel_shape=[3], pads=[1,1]>(x, w1) b = Relu(a) c = Conv<kernel_shape=[3], pads=[1,1]>(b, w2) y = Relu(c)
+        }""",
+        w1=weights(4, 4, 3),
+        w2=weights(4, 4, 3),
+    )
+    check(proto, {"x": weights(1, 4, 32)}, {"RESHAPE": 2, "CONV_2D": 2})
+
+
+def test_equal_weights_are_written_once() -> None:
+    shared = weights(128, 128)
+    proto = model(
+        "net (float[1,128] x) => (float[1,128] y) { a = MatMul(x, w1) b = Tanh(a) y = MatMul(b, w2) }",
+        w1=shared,
+        w2=shared.copy(),
+    )
+    assert len(litert.compile(proto)) < 1.1 * shared.nbytes
