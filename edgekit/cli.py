@@ -134,8 +134,9 @@ def verify(package: str, as_json: bool, quiet: bool, **options: Any) -> int:
 
 @cli.command()
 @click.argument("model")
+@click.option("--target", "-t", metavar="NAME|FOLDER", help="Also say what this target has against the model.")
 @_common
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str, target: str | None, as_json: bool) -> None:
     """What is in a model file or a package: inputs, outputs, operators, sizes, precision. Runs no code from it."""
     from pathlib import Path
 
@@ -152,12 +153,19 @@ def inspect(model: str, as_json: bool) -> None:
             _print(contents_table(package))
         return
     inspection = run(model)
+    problems = None
+    if target is not None:
+        from edgekit.targets import load_target
+
+        problems = load_target(target).problems(inspection.file, inspection.format, inspection.bytes, inspection.operators)
     if as_json:
-        _print_json(inspection.to_json())
+        _print_json(inspection.to_json() | ({} if problems is None else {"problems": problems}))
     else:
         from edgekit.report.terminal import inspection_table
 
         _print(inspection_table(inspection))
+        if problems is not None:
+            click.echo("\n".join(problems) or f"{target} has nothing against it")
 
 
 @cli.command()

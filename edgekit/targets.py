@@ -71,6 +71,8 @@ class Target:
 
     def problems(self, file: str, format: str, size: int, operators: Mapping[str, int]) -> list[str]:
         """What the target has against one artifact; empty where nothing."""
+        if format not in self.formats:
+            return [f"{self.name} takes {', '.join(self.formats)}, {file} is {format}: export it"]
         found = []
         if self.max_bytes is not None and size > self.max_bytes:
             found.append(f"{file} has {size:,} bytes, {self.name} takes {self.max_bytes:,}")

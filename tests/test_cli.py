@@ -116,6 +116,12 @@ def test_inspect_a_model_and_a_package(package):
     assert json.loads(edgekit("inspect", package[0], "--json", cwd="/").stdout)["verdict"] == "pass"
 
 
+def test_inspect_says_what_a_target_has_against_a_model(tmp_path):
+    assert "android has nothing against it" in edgekit("inspect", DIGITS, "--target", "android", cwd="/").stdout
+    document = json.loads(edgekit("inspect", SAMPLES / "digits.keras", "--target", "android", "--json", cwd="/").stdout)
+    assert document["problems"] == ["android takes tflite, onnx, ort, digits.keras is keras: export it"]
+
+
 def test_targets_and_doctor():
     assert "raspberry-pi" in edgekit("targets", cwd="/").stdout
     assert {t["name"] for t in json.loads(edgekit("targets", "--json", cwd="/").stdout)["targets"]} >= {"android", "linux"}
