@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgekit.hub import OLDEST_OPSET
+
 MODES = ("given", "frozen")
 STORED = ("simple", "pytorch-operator", "pytorch-converted")  # sets that onnx carries as files; the node tests are generated
 NUMBERS = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
@@ -38,7 +40,8 @@ def collect() -> list[Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = [
-            Case(t.name, _operator(t.name, t.model), t.model, *t.data_sets[0], t.rtol, t.atol) for t in collect_testcases(None)
+            Case(t.name, _operator(t.name, t.model), t.model, *map(_arrays, t.data_sets[0]), t.rtol, t.atol)
+            for t in collect_testcases(None)
         ]
     made += [_stored(t) for kind in STORED for t in load_model_tests(kind=kind)]
     return sorted(made, key=lambda case: case.name)
@@ -55,6 +58,9 @@ def outside(case: Case) -> str:
             dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
             if _numpy_name(value.type.tensor_type.elem_type) not in NUMBERS:
                 return f"{place} of type {dtype.lower()}"
+    opset = max((o.version for o in case.model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    if opset < OLDEST_OPSET:
+        return f"opset {opset}: edgekit reads {OLDEST_OPSET} and newer"
     if any(n.domain.startswith("ai.onnx.preview") for n in graph.node):
         return "an operator for training"
     return ""
@@ -76,14 +82,14 @@ def attempt(case: Case, mode: str) -> tuple[str, str]:
             return "refused", f"{error.what} [{error.where}]"
         except Exception as error:
             return "fault", _said(error)
-    for reference in (False, True):
+    for alone in (False, True):
         try:
-            results = _interpret(data, frozen, reference)
+            results = _interpret(data, frozen, alone)
         except Exception as error:
-            return "unloadable", ("reference: " if reference else "") + _said(error)
+            return "unloadable", ("builtin kernels: " if alone else "") + _said(error)
         difference = _difference(frozen, results)
         if difference:
-            return "wrong", ("reference: " if reference else "xnnpack: ") + difference
+            return "wrong", ("builtin kernels: " if alone else "xnnpack: ") + difference
     return "pass", ""
 
 
@@ -94,10 +100,10 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:300]} [{Path(frame.filename).name}:{frame.lineno}]"
 
 
-def _interpret(data: bytes, case: Case, reference: bool) -> list[np.ndarray]:
+def _interpret(data: bytes, case: Case, alone: bool) -> list[np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if alone else OpResolverType.AUTO
     interpreter = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kernels)
     runner = interpreter.get_signature_runner("serving_default")
     graph = case.model.graph
@@ -141,6 +147,11 @@ def _stored(test: Any) -> Case:
     data = folder / "test_data_set_0"
     inputs, outputs = ([_read(p) for p in sorted(data.glob(f"{kind}_*.pb"), key=_number)] for kind in ("input", "output"))
     return Case(test.name, _operator(test.name, model), model, inputs, outputs, test.rtol, test.atol)
+
+
+def _arrays(values: Sequence[Any]) -> list[Any]:
+    """Tests of types that numpy lacks carry TensorProtos."""
+    return [onnx.numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in values]
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -84,7 +84,10 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     if precision not in ("fp32", "fp16"):
         raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
     from edgekit.layout import to_channels_last
-    from edgekit.litert.decompose import decompose
+    from edgekit.litert.carry import carry_floats
+    from edgekit.litert.decompose import decompose, has_lowering
+    from edgekit.litert.expand import expand
+    from edgekit.litert.fit import fit_kernels
     from edgekit.litert.fold_norms import fold_norms
     from edgekit.litert.half import to_half
     from edgekit.litert.lower import lower
@@ -93,14 +96,17 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.write import write
 
     model = hub.clone()
+    expand(model, has_lowering)
+    notes = carry_floats(model)
     split_projections(model)
     fold_norms(model)
     decompose(model)
     held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)
     names = [v.name or "" for v in hub.graph.outputs]
     graph = lower(model.graph)
+    notes += fit_kernels(graph)
     simplify(graph)
-    notes = to_half(graph) if precision == "fp16" else []
+    notes += to_half(graph) if precision == "fp16" else []
     data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
     return Compiled(
         data,
@@ -122,20 +128,21 @@ def _read(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) ->
 
     from edgekit.errors import SourceError
 
-    if isinstance(model, ir.Model):
-        return model
+    where = str(model)[:200] if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
     try:
         if isinstance(model, bytes):
-            return ir.serde.deserialize_model(onnx.load_model_from_string(model))
-        if isinstance(model, onnx.ModelProto):
+            read = ir.serde.deserialize_model(onnx.load_model_from_string(model))
+        elif isinstance(model, onnx.ModelProto):
             copied = onnx.ModelProto()
             copied.CopyFrom(model)
-            return ir.serde.deserialize_model(copied)
-        return ir.load(model)
+            read = ir.serde.deserialize_model(copied)
+        else:
+            read = model if isinstance(model, ir.Model) else ir.load(model)
     except FileNotFoundError as error:
-        raise SourceError(f"there is no file {error.filename}", fix="check the path") from error
+        raise SourceError(f"there is no file {error.filename}", where=where, fix="check the path") from error
     except Exception as error:  # protobuf and onnx_ir raise many types for a file that is not a model
-        where = str(model)[:200] if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
-        raise SourceError(
-            f"this is not a readable ONNX model ({type(error).__name__})", where=where, fix="export the model again"
-        ) from error
+        what = f"this is not a readable ONNX model ({type(error).__name__})"
+        raise SourceError(what, where=where, fix="export the model again") from error
+    if not read.graph.outputs:
+        raise SourceError("this ONNX model has no outputs: it computes nothing", where=where, fix="export the model again")
+    return read

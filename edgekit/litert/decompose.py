@@ -82,6 +82,17 @@ def decompose(model: ir.Model) -> None:
         graph.remove(node, safe=True)
 
 
+def has_lowering(node: ir.Node) -> bool:
+    """Whether the compiler has a form of its own for a node; otherwise the node's ONNX function body is the better one."""
+    from edgekit.litert.lower import LOWERINGS
+
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "LayerNormalization":
+        return not any(v.uses() or v.is_graph_output() for v in node.outputs[1:])
+    return node.op_type in LOWERINGS or node.op_type in DECOMPOSITIONS
+
+
 def _one_spatial_axis(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     """A 1-D convolution or pooling is a 2-D one of height 1."""
     x, y = node.inputs[0], node.outputs[0]

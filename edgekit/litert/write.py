@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,6 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.errors import CompileError
 from edgekit.litert.graph import Graph, Operator, Tensor
 
 SIGNATURE = "serving_default"
@@ -24,88 +25,120 @@ TENSOR_TYPES = {
 def write(graph: Graph, description: str) -> bytes:
     """Serialize the graph and its subgraphs, with one signature that names the inputs and outputs.
 
-    Raises:
-        CompileError: The model is too large for a flatbuffer (2 GB).
+    The structure is packed first, without the constants; they follow it, each copied once from where it is (often a transposed
+    view of the source's weights), so that the peak of memory is the file and the source. Above 2 GB, where flatbuffer offsets
+    end, the constants lie outside the flatbuffer (`Buffer.offset` and `size`), which needs LiteRT 1.0 or newer.
     """
     graphs = list(graph.with_subgraphs())
-    buffers = _Buffers()
+    constants = _Constants()
     codes: dict[tuple[str, int], int] = {}
-    subgraphs = [_subgraph(g, graphs, buffers, codes) for g in graphs]
-    if buffers.total > (1 << 31) - (1 << 24):
-        raise CompileError(
-            f"the weights take {buffers.total / 2**30:.1f} GiB, more than the 2 GiB that one .tflite file can hold",
-            fix="export with --precision fp16 or int8, or split the model",
-        )
     model = schema.ModelT()
     model.version = 3
     model.description = description
+    model.subgraphs = [_subgraph(g, graphs, constants, codes) for g in graphs]
     model.operatorCodes = [_operator_code(name, version) for name, version in codes]
-    model.subgraphs = subgraphs
-    model.buffers = buffers.made
     model.signatureDefs = [_signature(graph)]
-    builder = flatbuffers.Builder(buffers.total + (1 << 16))
+    outside = constants.total > FLATBUFFER_LIMIT
+    model.buffers = [schema.BufferT(), *(_placeholder(array, outside) for array in constants.arrays)]
+    builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return _with_constants(builder.Output(), constants.arrays, outside)
 
 
-class _Buffer(schema.BufferT):
-    """A buffer that is written in one piece at an aligned address."""
-
-    def __init__(self, array: np.ndarray | None = None) -> None:
-        super().__init__()
-        self.array = array
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        offset = 0
-        if self.array is not None:
-            data = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
-            builder.StartVector(1, data.size, BUFFER_ALIGNMENT)
-            builder.head -= data.size
-            builder.Bytes[builder.head : builder.head + data.size] = data.data
-            offset = builder.EndVector()
-        schema.BufferStart(builder)
-        if self.array is not None:
-            schema.BufferAddData(builder, offset)
-        return schema.BufferEnd(builder)
+FLATBUFFER_LIMIT = (1 << 31) - (1 << 25)
 
 
-class _Buffers:
-    """The buffers of a model; equal constants share one. Buffer 0 is the empty one of computed tensors."""
+class _Constants:
+    """The constants of a model in the order of their buffers; equal ones share one. Buffer 0 is the empty one."""
 
     def __init__(self) -> None:
-        self.made: list[_Buffer] = [_Buffer()]
+        self.arrays: list[np.ndarray] = []
         self.total = 0
-        self._by_content: dict[tuple[int, int], list[int]] = {}
+        self._by_sample: dict[tuple[int, int], list[int]] = {}
 
     def add(self, array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array)
+        """The buffer that holds an array (of whatever shape and dtype, bytes count)."""
         if array.size == 0:
             return 0
-        raw = array.reshape(-1).view(np.uint8)
-        key = raw.size, hash(raw[:: max(1, raw.size // 4096)].tobytes())
-        for index in self._by_content.get(key, []):
-            known = self.made[index].array
-            if known is not None and np.array_equal(known.reshape(-1).view(np.uint8), raw):
+        flat = array.reshape(-1)[: 1 << 12] if array.flags.c_contiguous else array[tuple(slice(0, 8) for _ in array.shape)]
+        key = array.nbytes, hash(np.ascontiguousarray(flat).tobytes())
+        for index in self._by_sample.get(key, []):
+            if _same_bytes(self.arrays[index - 1], array):
                 return index
-        self.made.append(_Buffer(array))
+        self.arrays.append(array)
         self.total += array.nbytes + BUFFER_ALIGNMENT
-        self._by_content.setdefault(key, []).append(len(self.made) - 1)
-        return len(self.made) - 1
+        self._by_sample.setdefault(key, []).append(len(self.arrays))
+        return len(self.arrays)
 
 
-def _subgraph(graph: Graph, graphs: Sequence[Graph], buffers: _Buffers, codes: dict[tuple[str, int], int]) -> Any:
+def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
+    if a is b:
+        return True
+    if a.dtype != b.dtype:
+        return a.tobytes() == b.tobytes() if a.nbytes < 1 << 16 else False
+    if a.shape != b.shape:
+        a, b = a.reshape(-1), b.reshape(-1)
+    return (
+        a.dtype.kind != "f" and np.array_equal(a, b) or np.array_equal(a, b, equal_nan=True) and not _differs_in_zero_sign(a, b)
+    )
+
+
+def _differs_in_zero_sign(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype.kind == "f" and bool(np.any(np.signbit(a) != np.signbit(b)))
+
+
+def _placeholder(array: np.ndarray, outside: bool) -> Any:
+    """A buffer whose place in the file is not known yet."""
+    made = schema.BufferT()
+    if outside:
+        made.offset, made.size = 2, array.nbytes  # 0 and 1 mean that there is no such buffer
+    else:
+        made.data = np.zeros(0, np.uint8)
+    return made
+
+
+def _with_constants(structure: bytearray, arrays: Sequence[np.ndarray], outside: bool) -> bytes:
+    """The file: the structure, then the constants, each aligned, with the structure's references to them filled in."""
+    place = len(structure)
+    places = []
+    for array in arrays:
+        place = -(-(place + 4) // BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT  # 4: a vector begins with its length
+        places.append(place)
+        place += array.nbytes
+    buffers = schema.Model.GetRootAs(structure)
+    for i, (array, at) in enumerate(zip(arrays, places, strict=True), 1):
+        table = buffers.Buffers(i)._tab
+        if outside:
+            struct.pack_into("<Q", structure, table.Pos + table.Offset(6), at)
+        else:
+            field = table.Pos + table.Offset(4)
+            struct.pack_into("<I", structure, field, at - 4 - field)
+    file = io.BytesIO()  # getvalue() hands its memory over without a copy
+    file.truncate(0)
+    file.seek(place - 1)
+    file.write(b"\0")
+    with file.getbuffer() as view:
+        view[: len(structure)] = structure
+        for array, at in zip(arrays, places, strict=True):
+            if not outside:
+                view[at - 4 : at] = struct.pack("<I", array.nbytes)
+            np.copyto(np.frombuffer(view, array.dtype, array.size, at).reshape(array.shape), array)
+    return file.getvalue()
+
+
+def _subgraph(graph: Graph, graphs: Sequence[Graph], constants: _Constants, codes: dict[tuple[str, int], int]) -> Any:
     tensors = graph.tensors()
     index = {tensor: i for i, tensor in enumerate(tensors)}
     made = schema.SubGraphT()
     made.name = graph.name
-    made.tensors = [_tensor(tensor, buffers) for tensor in tensors]
+    made.tensors = [_tensor(tensor, constants) for tensor in tensors]
     made.inputs = np.array([index[t] for t in graph.inputs], np.int32)
     made.outputs = np.array([index[t] for t in graph.outputs], np.int32)
     made.operators = [_operator(op, index, graphs, codes) for op in graph.operators]
     return made
 
 
-def _tensor(tensor: Tensor, buffers: _Buffers) -> Any:
+def _tensor(tensor: Tensor, constants: _Constants) -> Any:
     made = schema.TensorT()
     made.name = tensor.name
     made.type = TENSOR_TYPES[tensor.dtype]
@@ -113,7 +146,7 @@ def _tensor(tensor: Tensor, buffers: _Buffers) -> Any:
     if not tensor.is_static:
         made.shapeSignature = np.array([d if isinstance(d, int) else -1 for d in tensor.shape], np.int32)
     made.hasRank = True
-    made.buffer = 0 if tensor.data is None else buffers.add(tensor.data)
+    made.buffer = 0 if tensor.data is None else constants.add(tensor.data)
     return made
 
 
@@ -191,6 +224,8 @@ def operator_version(op: Operator) -> int:
             return 4 if len(op.inputs[0].shape) > 4 else 1  # type: ignore[union-attr]
         case "GATHER":
             return 5 if options.get("batchDims", 0) else 1
+        case "BROADCAST_TO":
+            return 2
         case "ADD" | "SUB":
             rank = max((t.rank for t in op.inputs if t is not None), default=0)
             return (4 if op.code == "ADD" else 5) if first == "int64" else 3 if op.code == "SUB" and rank > 4 else 1

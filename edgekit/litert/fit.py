@@ -1,0 +1,115 @@
+"""Operands are converted to what the kernels take, where that changes no value.
+
+Kernels have gaps: there is no ADD for uint8 and no GATHER for uint16. A wider type holds every value of a narrower one, and
+converting the result back wraps as the narrow type would. What no wider type can hold is done in the nearest one, with a note.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.errors import UnsupportedOperator
+from edgekit.litert.graph import Graph, Operator, Tensor
+from edgekit.litert.kernels import KERNELS, Kernel
+
+WIDER: dict[str, tuple[str, ...]] = {
+    "bool": ("int32", "int8", "float32"),
+    "int8": ("int32", "int16", "int64", "float32"),
+    "uint8": ("int32", "int16", "int64", "float32"),
+    "int16": ("int32", "int64", "float32"),
+    "uint16": ("int32", "int64", "float32"),
+    "int32": ("int64",),
+    "uint32": ("int64",),
+    "float16": ("float32",),
+}
+"""What holds every value of a type, in order of preference."""
+
+NEAREST = {
+    "int64": ("int32", "values of 2^31 and above do not fit"),
+    "float64": ("float32", "it is rounded to 24 bits"),
+}
+"""What is taken where no wider type exists, and what that costs."""
+
+EXACT_IN_FLOAT = frozenset(
+    "ABS NEG SIGN RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 CEIL FLOOR ROUND MAXIMUM MINIMUM EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS "
+    "LESS_EQUAL REDUCE_MAX REDUCE_MIN ARG_MAX ARG_MIN TOPK_V2 MAX_POOL_2D CONCATENATION GATHER PAD RESIZE_NEAREST_NEIGHBOR".split()
+)
+"""Operators that give an integer for integers, so that small integers may pass through float32."""
+
+
+def fit_kernels(graph: Graph) -> list[str]:
+    """Put CASTs around the operators that need them, in place. Returns a note on each that is not exact.
+
+    Raises:
+        UnsupportedOperator: No kernel takes the operator's dtype or a wider one.
+    """
+    notes: list[str] = []
+    for part in graph.with_subgraphs():
+        operators: list[Operator] = []
+        for op in part.operators:
+            before, after = _converted(op, notes)
+            operators += [*before, op, *after]
+        part.operators = operators
+    return notes
+
+
+def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Operator]]:
+    kernel = KERNELS.get(op.code)
+    if kernel is None:
+        return [], []
+    places = range(len(op.inputs)) if kernel.inputs is None else kernel.inputs
+    data = [i for i in places if i < len(op.inputs) and op.inputs[i] is not None]
+    first = op.inputs[data[0]] if data else None
+    if first is None or first.dtype.name in kernel.dtypes:
+        return [], []
+    dtype = first.dtype
+    results = range(len(op.outputs)) if kernel.outputs is None else kernel.outputs
+    carrier, code = _carrier(op, kernel, dtype, notes)
+    before, after = [], []
+    for i in data:
+        operand = op.inputs[i]
+        assert operand is not None
+        if operand.dtype == dtype:
+            op.inputs[i] = _convert(operand, carrier, code, f"{op.outputs[0].name}/{operand.name}", before)
+    for i in results:
+        out = op.outputs[i]
+        if out.dtype == dtype:
+            op.outputs[i] = Tensor(f"{out.name}/{carrier}", out.shape, carrier)
+            after.append(_operator(code, op.outputs[i], out))
+    return before, after
+
+
+def _carrier(op: Operator, kernel: Kernel, dtype: np.dtype, notes: list[str]) -> tuple[np.dtype, str]:
+    """The dtype to compute in, and the operator that converts to it."""
+    name = dtype.name
+    for wider in WIDER.get(name, ()):
+        if wider in kernel.dtypes and (wider != "float32" or dtype.kind == "f" or op.code in EXACT_IN_FLOAT):
+            return np.dtype(wider), "CAST"
+    where = f"{op.code} that makes {op.outputs[0].name!r}"
+    if name == "uint64" and "int64" in kernel.dtypes:
+        if kernel.ordered:
+            notes.append(f"{where}: uint64 is computed as int64, values of 2^63 and above count as negative")
+        return np.dtype(np.int64), "BITCAST"
+    if name in NEAREST and NEAREST[name][0] in kernel.dtypes:
+        nearest, cost = NEAREST[name]
+        notes.append(f"{where}: {name} is computed in {nearest}, {cost}")
+        return np.dtype(nearest), "CAST"
+    raise UnsupportedOperator(
+        f"LiteRT's {op.code} takes {', '.join(sorted(kernel.dtypes))}, not {name}",
+        where=f"tensor {op.outputs[0].name!r}",
+        fix="cast the operands in the model to a type that it takes",
+    )
+
+
+def _convert(tensor: Tensor, dtype: np.dtype, code: str, name: str, before: list[Operator]) -> Tensor:
+    converted = Tensor(f"{name}/{dtype}", tensor.shape, dtype)
+    if tensor.data is not None:
+        converted.data = tensor.data.view(dtype) if code == "BITCAST" else tensor.data.astype(dtype)
+        return converted
+    before.append(_operator(code, tensor, converted))
+    return converted
+
+
+def _operator(code: str, source: Tensor, result: Tensor) -> Operator:
+    options = {"inDataType": source.dtype, "outDataType": result.dtype} if code == "CAST" else {}
+    return Operator(code, [source], [result], options)
