@@ -37,10 +37,10 @@ def test_help_imports_nothing_heavy(code, tmp_path):
     assert modules_after(code, tmp_path) & HEAVY == set()
 
 
-def test_an_onnx_export_imports_neither_tensorflow_nor_torch(tmp_path):
+def test_an_onnx_export_and_verify_import_neither_tensorflow_nor_torch(tmp_path):
     data = ["--calibration", str(SAMPLES / "digits_nchw_calibration.npz")]
     code = command("export", str(SAMPLES / "digits.onnx"), "--target", "linux", "--output", "out", *data)
-    loaded = modules_after(code, tmp_path)
+    loaded = modules_after(code, tmp_path) | modules_after(command("verify", "out"), tmp_path)
     assert (tmp_path / "out" / "edgekit.json").is_file()
     assert "onnxruntime" in loaded
     assert loaded & FRAMEWORKS == set()

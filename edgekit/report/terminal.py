@@ -43,7 +43,7 @@ def package_table(package: Package, verification: Verification | None = None) ->
     """
     shown = verification or package.verification
     labeled = shown.evidence.labeled
-    table = _table("artifact", "size", "max rel. error", "cosine", "top-1")
+    table = _table("artifact", "size", "rel. error", "cosine", "top-1")
     if labeled:
         table.add_column("accuracy", justify="right")
     if verification is None:
