@@ -4,9 +4,9 @@ import pytest
 from graphs import operators, same
 
 C = (
-    "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, float p = {0.7978845608}, \
-float three = {3}, float six = {6}, float zero = {0}, float sixth = {0.16666667}, float two = {2}, float twenty = {20}, float a = {0.2}, \
-float[4] s = {0.1,0.2,0.3,0.4}, int64[1] last = {-1}>"
+    "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, "
+    "float p = {0.7978845608}, float three = {3}, float six = {6}, float zero = {0}, float sixth = {0.16666667}, float two = {2}, "
+    "float twenty = {20}, float a = {0.2}, float[4] s = {0.1,0.2,0.3,0.4}, int64[1] last = {-1}>"
 )
 
 CASES = {
@@ -20,7 +20,8 @@ CASES = {
     ),
     "gelu_tanh_factored": (
         "Gelu",
-        "q = Mul(x, x) c = Mul(q, k) i = Add(one, c) j = Mul(x, i) l = Mul(p, j) t = Tanh(l) o = Add(one, t) h = Mul(x, o) y = Mul(half, h)",
+        "q = Mul(x, x) c = Mul(q, k) i = Add(one, c) j = Mul(x, i) l = Mul(p, j) t = Tanh(l) "
+        "o = Add(one, t) h = Mul(x, o) y = Mul(half, h)",
     ),
     "hard_swish": ("HardSwish", "b = Add(x, three) c = Clip(b, zero, six) m = Mul(x, c) y = Div(m, six)"),
     "hard_swish_gate_first": ("HardSwish", "b = Add(x, three) r = Relu(b) c = Min(r, six) g = Mul(c, sixth) y = Mul(g, x)"),

@@ -104,7 +104,8 @@ def test_a_value_that_others_read_stays() -> None:
 
 
 def test_a_shared_weight_changes_for_one_reader_alone() -> None:
-    text = f"g (float[1,2,5,5] x) => (y, z) {constants(w=(2, 2, 1, 1), f=(2, 1, 1))} {{ c = Conv(x, w) y = Mul(c, f) z = Conv(y, w) }}"
+    weights = constants(w=(2, 2, 1, 1), f=(2, 1, 1))
+    text = f"g (float[1,2,5,5] x) => (y, z) {weights} {{ c = Conv(x, w) y = Mul(c, f) z = Conv(y, w) }}"
     assert operators(same(text)) == {"Conv": 2}
 
 
@@ -124,7 +125,8 @@ def test_a_dense_layer_of_rank_2_is_gemm_and_of_rank_3_matmul_add() -> None:
 
 
 def test_a_chain_of_arithmetic_becomes_one_operator() -> None:
-    text = f"g (float[1,3,4,4] x) => (y) {constants(f=(3, 1, 1), h=(3, 1, 1))} {{ a = Mul(x, f) b = Div(a, h) c = Mul(f, b) y = Relu(c) }}"
+    weights = constants(f=(3, 1, 1), h=(3, 1, 1))
+    text = f"g (float[1,3,4,4] x) => (y) {weights} {{ a = Mul(x, f) b = Div(a, h) c = Mul(f, b) y = Relu(c) }}"
     assert operators(same(text)) == {"Mul": 1, "Relu": 1}
 
 

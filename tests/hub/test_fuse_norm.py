@@ -3,20 +3,23 @@
 import pytest
 from graphs import operators, same
 
-C = "<float eps = {0.001}, float two = {2}, float minus = {-0.5}, float one = {1}, int64[1] last = {-1}, int64[2] both = {1, 2}, \
-int64[1] channel = {1}, float[4] g = {1,2,3,4}, float[4] b = {0.1,0.2,0.3,0.4}, float[1,1,4] g3 = {1,2,3,4}, float[3,1] rows = {1,2,3}>"
+C = (
+    "<float eps = {0.001}, float two = {2}, float minus = {-0.5}, float one = {1}, int64[1] last = {-1}, int64[2] both = {1, 2}, "
+    "int64[1] channel = {1}, float[4] g = {1,2,3,4}, float[4] b = {0.1,0.2,0.3,0.4}, float[1,1,4] g3 = {1,2,3,4}, "
+    "float[3,1] rows = {1,2,3}>"
+)
 MEAN = "m = ReduceMean(x, last) d = Sub(x, m)"
+ROOT = "q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e)"
 
 CASES = {
     "torch": f"{MEAN} q = Pow(d, two) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) n = Div(d, r) s = Mul(n, g) y = Add(s, b)",
     "plain": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(eps, v) r = Sqrt(e) y = Div(d, r)",
     "two_subs": f"{MEAN} d2 = Sub(x, m) q = Mul(d2, d2) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) n = Div(d, r) y = Mul(g3, n)",
     "power": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Pow(e, minus) n = Mul(d, r) y = Add(n, b)",
-    "keras": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) f = Mul(i, g) "
-    "xs = Mul(x, f) ms = Mul(m, f) t = Sub(b, ms) y = Add(xs, t)",
-    "tf2onnx": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) i = Reciprocal(r) f = Mul(i, g) "
+    "keras": f"{MEAN} {ROOT} i = Reciprocal(r) f = Mul(i, g) xs = Mul(x, f) ms = Mul(m, f) t = Sub(b, ms) y = Add(xs, t)",
+    "tf2onnx": f"{MEAN} {ROOT} i = Reciprocal(r) f = Mul(i, g) "
     "xs = Mul(x, f) nm = Neg(m) ms = Mul(nm, f) t = Add(ms, b) y = Add(xs, t)",
-    "scaled_deviation": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) i = Div(one, r) f = Mul(i, g) n = Mul(d, f) y = Add(n, b)",
+    "scaled_deviation": f"{MEAN} {ROOT} i = Div(one, r) f = Mul(i, g) n = Mul(d, f) y = Add(n, b)",
     "named": "n = LayerNormalization<epsilon=0.001>(x, g) y = Add(n, b)",
 }
 

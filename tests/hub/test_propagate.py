@@ -105,6 +105,14 @@ BRANCHES = """<then_branch = t () => (float[2] a) { a = Neg(x) },
               else_branch = e () => (float[2] b) { k = Constant<value_float=2.0>() b = Mul(x, k) }>"""
 
 
+OPEN = (
+    """g (float[2] x) => (float[2] y) <float l = {0}, int64[1] ax = {0}>
+{ s = ReduceSum<keepdims=0>(x, ax) c = Greater(s, l) y = If"""
+    + BRANCHES
+    + "(c) }"
+)
+
+
 @pytest.mark.parametrize(("condition", "left"), [(1, {"Neg": 1}), (0, {"Mul": 1})])
 def test_a_constant_condition_takes_its_branch(condition: int, left: dict[str, int]) -> None:
     model = same(f"g (float[2] x) => (float[2] y) <bool c = {{{condition}}}> {{ y = If{BRANCHES}(c) }}")
@@ -112,9 +120,7 @@ def test_a_constant_condition_takes_its_branch(condition: int, left: dict[str, i
 
 
 def test_an_open_condition_stays_and_its_branches_are_prepared() -> None:
-    model = same(
-        f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] ax = {{0}}> {{ s = ReduceSum<keepdims=0>(x, ax) c = Greater(s, l) y = If{BRANCHES}(c) }}"
-    )
+    model = same(OPEN)
     assert operators(model)["If"] == 1
     inner = [node.op_type for graph in model.graph.subgraphs() for node in graph]
     assert inner == ["Neg", "Mul"]
@@ -160,7 +166,8 @@ def test_functions_are_inlined() -> None:
 
 def test_outputs_that_are_inputs_or_constants_stay_valid() -> None:
     model = same(
-        "g (float[2] x) => (float[2] y, float[2] z, float[2] w) <float[2] c = {1,2}> { y = Identity(x) z = Neg(c) r = Relu(x) w = Identity(r) }"
+        """g (float[2] x) => (float[2] y, float[2] z, float[2] w) <float[2] c = {1,2}>
+        { y = Identity(x) z = Neg(c) r = Relu(x) w = Identity(r) }"""
     )
     assert [output.name for output in model.graph.outputs] == ["y", "z", "w"]
     assert operators(model) == {"Identity": 2, "Relu": 1}
@@ -174,9 +181,7 @@ def test_an_initializer_that_is_also_an_input_is_a_constant() -> None:
 
 
 def test_names_are_unique_and_those_of_the_interface_stay() -> None:
-    proto = text_model(
-        f"g (float[2] x) => (float[2] y) <float l = {{0}}, int64[1] ax = {{0}}> {{ s = ReduceSum<keepdims=0>(x, ax) c = Greater(s, l) y = If{BRANCHES}(c) }}"
-    )
+    proto = text_model(OPEN)
     proto.graph.node[2].attribute[0].g.node[0].output[0] = "s"
     proto.graph.node[2].attribute[0].g.output[0].name = "s"
     model = hub(proto)

@@ -4,10 +4,10 @@ import pytest
 from graphs import hub, operators, same
 
 C = (
-    "<int64[1] a0 = {0}, int64[1] a1 = {1}, int64[1] a2 = {2}, int64[2] flat = {2, -1}, int64[3] back = {2,3,4}, int64[3] same = {0,0,-1}, \
-int64[6] nopad = {0,0,0,0,0,0}, int64[3] zeros = {0,0,0}, int64[3] ends = {2,3,9}, int64[1] first = {0}, int64[1] far = {9223372036854775807}, \
-int64[3] ones = {1,1,1}, float zero = {0}, float one = {1}, float four = {4}, float[4] c4 = {2,2,2,2}, int64[3] big = {2,3,4}, float[1,1,4] v = {1,2,3,4}, \
-int64[4] sizes = {1,2,6,6}, float[3] fones = {1,1,1}>"
+    "<int64[1] a0 = {0}, int64[1] a1 = {1}, int64[1] a2 = {2}, int64[2] flat = {2, -1}, int64[3] back = {2,3,4}, "
+    "int64[3] same = {0,0,-1}, int64[6] nopad = {0,0,0,0,0,0}, int64[3] zeros = {0,0,0}, int64[3] ends = {2,3,9}, "
+    "int64[1] first = {0}, int64[1] far = {9223372036854775807}, int64[3] ones = {1,1,1}, float zero = {0}, float one = {1}, "
+    "float four = {4}, float[4] c4 = {2,2,2,2}, int64[3] big = {2,3,4}, float[1,1,4] v = {1,2,3,4}, float[3] fones = {1,1,1}>"
 )
 
 NO_OPS = {
@@ -71,18 +71,16 @@ def test_global_pools_are_reductions(pool: str) -> None:
 
 
 def test_equal_computations_and_constants_are_shared() -> None:
-    model = same(
-        "g (float[2,2] x) => (y) <float[2] a = {1,2}, float[2] b = {1,2}> { c = Mul(x, a) d = Mul(x, b) e = Exp(c) f = Tanh(d) y = Sub(e, f) }"
-    )
+    body = "<float[2] a = {1,2}, float[2] b = {1,2}> { c = Mul(x, a) d = Mul(x, b) e = Exp(c) f = Tanh(d) y = Sub(e, f) }"
+    model = same(f"g (float[2,2] x) => (y) {body}")
     assert operators(model) == {"Mul": 1, "Exp": 1, "Tanh": 1, "Sub": 1}
     assert len(model.graph.initializers) == 1
 
 
 W = (
-    "<float[2,2,3,3] w = {"
-    + ",".join(str(i % 5) for i in range(36))
-    + "}, int64[8] p = {0,0,1,0,0,0,1,2}, int64[8] q = {0,0,1,1,0,0,1,1}, \
-int64[8] cut = {0,0,-1,0,0,0,0,0}, float low = {-3.4028235e38}, float one = {1}, int64[4] only = {1,0,1,2}, int64[2] hw = {2,3}>"
+    "<float[2,2,3,3] w = {" + ",".join(str(i % 5) for i in range(36)) + "}, int64[8] p = {0,0,1,0,0,0,1,2}, "
+    "int64[8] q = {0,0,1,1,0,0,1,1}, int64[8] cut = {0,0,-1,0,0,0,0,0}, float low = {-3.4028235e38}, float one = {1}, "
+    "int64[4] only = {1,0,1,2}, int64[2] hw = {2,3}>"
 )
 PADDED = {
     "conv": ("a = Pad(x, p) y = Conv(a, w)", {"Conv": 1}),
@@ -105,6 +103,14 @@ PADDED = {
 def test_padding(case: str) -> None:
     body, expected = PADDED[case]
     assert operators(same(f"g (float[1,2,7,7] x) => (y) {W} {{ {body} }}")) == expected
+
+
+def test_unit_axes_move_over_padding() -> None:
+    # A Keras Conv1D with causal padding: the Pad is not of the rank that the Conv has.
+    body = "<float[2,2,1,3] k = {1,2,3,4,5,6,7,8,9,1,2,3}, int64[6] p = {0,0,2,0,0,0}, int64[1] a = {2}> \
+    { b = Pad(x, p) c = Unsqueeze(b, a) d = Conv(c, k) e = Squeeze(d, a) \
+    f = Pad(e, p) h = Unsqueeze(f, a) i = Conv(h, k) y = Squeeze(i, a) }"
+    assert operators(same(f"g (float[1,2,8] x) => (y) {body}")) == {"Conv": 2, "Reshape": 1, "Squeeze": 1}
 
 
 @pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])

@@ -6,7 +6,9 @@
 4. Squeeze → Unsqueeze and the reverse        →  Reshape                 (dropped when the shape is the first again)
 5. Transpose → Transpose                      →  Transpose               permutations composed
 6. Transpose that moves only axes of size 1   →  Reshape                 `transpose_to_reshape`, after layouts are chosen
-7. Unsqueeze | Squeeze | Reshape around an elementwise operator  →  gone
+7. Pad → Unsqueeze, or a Reshape that only inserts axes of size 1  →  the same → Pad
+       (it meets the Reshape before, and the Pad the Conv after: a Keras Conv1D with causal padding)
+8. Unsqueeze | Squeeze | Reshape around an elementwise operator  →  gone
        y = Unsqueeze(f(Squeeze(x))) with the shape of x  →  y = f(x)      (a Keras Conv1D is Unsqueeze → Conv → Squeeze)
 """
 
