@@ -46,6 +46,7 @@ def write(graph: Graph, description: str) -> bytes:
 
 
 FLATBUFFER_LIMIT = (1 << 31) - (1 << 25)
+SMALL = 1 << 16  # bytes up to which constants of different shapes are compared
 
 
 class _Constants:
@@ -72,19 +73,10 @@ class _Constants:
 
 
 def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:
-    if a is b:
-        return True
-    if a.dtype != b.dtype:
-        return a.tobytes() == b.tobytes() if a.nbytes < 1 << 16 else False
-    if a.shape != b.shape:
-        a, b = a.reshape(-1), b.reshape(-1)
-    return (
-        a.dtype.kind != "f" and np.array_equal(a, b) or np.array_equal(a, b, equal_nan=True) and not _differs_in_zero_sign(a, b)
-    )
-
-
-def _differs_in_zero_sign(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.dtype.kind == "f" and bool(np.any(np.signbit(a) != np.signbit(b)))
+    """Whether two arrays are written alike: same bits (so that 0.0 and -0.0 differ and NaNs do not)."""
+    if a.shape == b.shape and a.itemsize == b.itemsize:
+        return np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+    return a.nbytes <= SMALL and a.tobytes() == b.tobytes()
 
 
 def _placeholder(array: np.ndarray, outside: bool) -> Any:
@@ -106,7 +98,7 @@ def _with_constants(structure: bytearray, arrays: Sequence[np.ndarray], outside:
         places.append(place)
         place += array.nbytes
     buffers = schema.Model.GetRootAs(structure)
-    for i, (array, at) in enumerate(zip(arrays, places, strict=True), 1):
+    for i, at in enumerate(places, 1):
         table = buffers.Buffers(i)._tab
         if outside:
             struct.pack_into("<Q", structure, table.Pos + table.Offset(6), at)
