@@ -22,6 +22,8 @@ def check(model: ir.Model) -> None:
     )
     _require(not model.functions, "a model-local function is left", "functions")
     names: set[str] = set()
+    nodes = [node.name for graph in graphs(model) for node in graph]
+    _require(len(set(nodes)) == len(nodes), "two nodes have the same name", "nodes")
     for graph in graphs(model):
         _check_graph(graph, names, graph is model.graph)
     for value in model.graph.outputs:

@@ -30,6 +30,7 @@ def finish(edit: Editor) -> bool:
     _share_constants(edit)
     shared = _share_computations(edit)
     _remove_unused(edit)
+    _name_nodes(edit.model)
     _tidy_imports(edit.model)
     return shared
 
@@ -104,6 +105,19 @@ def _remove_unused(edit: Editor) -> None:
         for value in list(graph.initializers.values()):
             if not value.uses() and not value.is_graph_output():
                 graph.initializers.pop(value.name or "")
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """A node whose name another has (rewriting hands names on) is named after its first output."""
+    taken: set[str | None] = {None, ""}
+    for graph in graphs(model):
+        for node in graph:
+            name, number = node.name, 1
+            while name in taken:
+                name = f"{node.outputs[0].name}_{number}" if number > 1 else node.outputs[0].name
+                number += 1
+            node.name = name
+            taken.add(name)
 
 
 def _tidy_imports(model: ir.Model) -> None:
