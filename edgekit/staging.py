@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import re
 import secrets
 import shutil
 import sys
@@ -21,10 +23,10 @@ _STALE_SECONDS = 24 * 3600
 def staged(folder: Path, *, replaceable: Callable[[Path], None]) -> Iterator[Path]:
     """Give an empty folder to write in; it becomes `folder` when the block ends without an error.
 
-    The staging folder lies beside `folder` (`.NAME.edgekit-PID-RANDOM`), so that the last step is one rename on one file system.
-    Files are flushed to the disk before it. Where `folder` exists, both are exchanged in one step (`renameat2` on Linux,
+    The staging folder lies beside `folder` (`.NAME.edgekit-HOST-PID-RANDOM`), so that the last step is one rename on one file
+    system. Files are flushed to the disk before it. Where `folder` exists, both are exchanged in one step (`renameat2` on Linux,
     `renamex_np` on macOS), so at every moment the old or the new folder is there; on systems without such a call there is a
-    moment between two renames when it is absent, and its content lies in `.NAME.edgekit-PID-RANDOM.old`. Any error, and
+    moment between two renames when it is absent, and its content lies in `.NAME.edgekit-HOST-PID-RANDOM.old`. Any error, and
     Ctrl-C, removes the staging folder; what a killed process leaves is removed by the next one.
 
     Args:
@@ -35,7 +37,7 @@ def staged(folder: Path, *, replaceable: Callable[[Path], None]) -> Iterator[Pat
         PackageError: The place is not writable, or the disk is full.
     """
     folder = Path(os.path.realpath(folder))
-    stage = folder.parent / f".{folder.name}.edgekit-{os.getpid()}-{secrets.token_hex(4)}"
+    stage = folder.parent / f".{folder.name}.edgekit-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     made = [parent for parent in folder.parents if not parent.exists()]
     try:
         with writing(folder):
@@ -76,9 +78,8 @@ def writing(path: Path) -> Iterator[None]:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what killed processes left. A stage whose process lives belongs to an export that is going on."""
-    for left in folder.parent.glob(f".{folder.name}.edgekit-*"):
-        process = left.name.removeprefix(f".{folder.name}.edgekit-").split("-")[0]
-        if not process.isdigit() or _is_running(int(process), left):
+    for left in sorted(folder.parent.iterdir()):
+        if not left.name.startswith(f".{folder.name}.edgekit-") or _is_in_use(left):
             continue
         if left.name.endswith(".old") and not folder.exists():
             os.rename(left, folder)
@@ -86,18 +87,23 @@ def _remove_stale(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_running(process: int, left: Path) -> bool:
-    if process == os.getpid():
-        return True
-    if sys.platform == "win32":  # os.kill(pid, 0) would end the process there
+def _is_in_use(left: Path) -> bool:
+    """Whether the process that a stage is named after may still write it. Only on this host can that be seen; a stage of another
+    one (a shared disk, a container) is left alone for a day."""
+    host, _, process = left.name.partition(".edgekit-")[2].rpartition("-")[0].rpartition("-")
+    if host != _host() or not process.isdigit() or sys.platform == "win32":  # os.kill(pid, 0) would end the process there
         return time.time() - left.stat().st_mtime < _STALE_SECONDS
     try:
-        os.kill(process, 0)
+        os.kill(int(process), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
     return True
+
+
+def _host() -> str:
+    return re.sub(r"\W", "_", platform.node())
 
 
 def _flush(stage: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgekit import staging
 from edgekit.contract import Artifact, Binding, TensorSpec
 from edgekit.errors import PackageError
 from edgekit.package import Package, PackagedArtifact, SourceRecord, drafted, load_package
@@ -177,11 +178,27 @@ def test_a_kill_at_any_moment_leaves_a_whole_package(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
-def test_the_stage_of_a_living_process_is_left_alone(tmp_path):
-    stage = tmp_path / f".p.edgekit-{os.getppid()}-00"
-    stage.mkdir()
+def test_the_stage_of_a_living_process_and_of_another_host_are_left_alone(tmp_path):
+    stages = [tmp_path / f".p.edgekit-{staging._host()}-{os.getppid()}-00", tmp_path / ".p.edgekit-elsewhere-1-00"]
+    for stage in stages:
+        stage.mkdir()
     write(tmp_path / "p")
-    assert stage.exists()
+    assert all(stage.exists() for stage in stages)
+
+
+def test_an_interrupted_replacement_without_exchange_is_undone(tmp_path, monkeypatch):
+    """Where a system cannot exchange two folders there is a moment between two renames; a kill then leaves `….old`."""
+    write(tmp_path / "p", b"old")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "p").rename(tmp_path / f".p.edgekit-{staging._host()}-{dead.pid}-00.old")
+    with pytest.raises(ZeroDivisionError):
+        fail_while_writing(tmp_path / "p")
+    assert load_package(tmp_path / "p").artifacts[0].bytes == 3
+    monkeypatch.setattr(staging, "_swap", lambda a, b: False)
+    write(tmp_path / "p", b"newer")
+    assert load_package(tmp_path / "p").artifacts[0].bytes == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_tampering_is_found(tmp_path):
