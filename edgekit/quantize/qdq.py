@@ -66,7 +66,7 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
             reduce_range=recipe.reduce_range,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name)],
+            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name) or _is_dilated_pool(node)],
             calibrate_method=method,
             extra_options=extra_options,
         )
@@ -115,13 +115,24 @@ def _is_grouped(node: onnx.NodeProto) -> bool:
 
 
 def _prepared(hub: ir.Model) -> onnx.ModelProto:
-    """The hub after basic optimizations, every node named (the quantizer refers to nodes by name)."""
+    """The hub after basic optimizations, every node named (the quantizer refers to nodes by name).
+
+    onnxruntime's int8 AveragePool knows no attribute `dilations` (opset 19) and refuses the model even where it says 1.
+    """
     import onnx
 
     model = onnx.load_model_from_string(rewrite(to_proto(hub).SerializeToString(), optimize="basic"))
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
+        if node.op_type == "AveragePool" and not _is_dilated_pool(node):
+            kept = [attribute for attribute in node.attribute if attribute.name != "dilations"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     return model
+
+
+def _is_dilated_pool(node: onnx.NodeProto) -> bool:
+    return node.op_type == "AveragePool" and any(a.name == "dilations" and max(a.ints) > 1 for a in node.attribute)
 
 
 def _reader(feeds: Sequence[Feeds]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from edgekit import ort
 from edgekit.contract import TensorSpec
 from edgekit.errors import ArtifactError, QuantizeError
-from edgekit.quantize import PRECISIONS, Recipe, load_data
+from edgekit.quantize import PRECISIONS, Calibration, Recipe, load_data
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 IMAGE = [TensorSpec("image", (1, 1, 8, 8))]
@@ -123,6 +124,21 @@ def test_a_recipe_keeps_nodes_in_float(calibration):
     recipe = Recipe(keep_float=("Conv|conv",), samples=16)
     artifact = ort.build(digits(), "int8", calibration=calibration, recipe=recipe)[0]
     assert any("Conv" in note for note in artifact.notes)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_an_average_pool_with_dilations_can_be_quantized(dilation):
+    """onnxruntime's int8 kernel does not know the attribute that opset 19 brought."""
+    body = f"""<ir_version: 9, opset_import: ["": 20]> g (float[1,2,8,8] x) => (float[1,2,6,6] z)
+        {{ y = Relu(x)  z = AveragePool<kernel_shape=[3,3], dilations=[{dilation},{dilation}], pads=[{dilation - 1},{dilation - 1},
+           {dilation - 1},{dilation - 1}]>(y) }}"""
+    pool = ir.from_proto(onnx.parser.parse_model(body))
+    feeds = [{"x": np.random.default_rng(i).uniform(-1, 1, (1, 2, 8, 8)).astype(np.float32)} for i in range(8)]
+    data = Calibration(feeds, "npy", "here", "")
+    want = onnxruntime.InferenceSession(ir.to_proto(pool).SerializeToString()).run(None, feeds[0])[0]
+    for artifact in ort.build(pool, "int8", calibration=data)[:2]:
+        found = onnxruntime.InferenceSession(artifact.data).run(None, feeds[0])[0]
+        np.testing.assert_allclose(found, want, atol=0.02)
 
 
 def test_a_model_that_onnxruntime_refuses_is_named():
