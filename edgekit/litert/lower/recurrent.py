@@ -20,10 +20,15 @@ from edgekit.litert.lower.control import start_at, while_loop
 from edgekit.litert.lower.recurrent_cell import ACTIVATIONS, GROUPS, Activation, Cell, State
 from edgekit.litert.lower.table import Node, lowers
 
-CHUNK = 8
-UNROLLED = 16
-"""Steps per iteration, and up to which a sequence is unrolled. Of chunks of 1 to 32 for LSTM(64) over 50 and 128 steps on x86-64,
-5 to 8 took the least time: 0.7 of one step a time, 0.75 of all unrolled, which also makes the larger file."""
+CHUNK = 4
+"""Steps per iteration of a WHILE. More of them share the iteration's cost, but XNNPACK keeps a packed copy of the recurrent
+weights for each, and these have to stay in the cache. Measured on x86-64 for 16 to 256 units and 12 to 128 steps: 4 to 6 take the
+least time, 1 up to twice as much where the units are few."""
+
+UNROLLED_STEPS = 32
+UNROLLED_BYTES = 1 << 20
+"""Up to where a sequence is unrolled: its steps, and the bytes of the recurrent weights times its steps. Beyond, a WHILE was as
+fast or faster (half the time for 256 units and 32 steps) and the file is smaller."""
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -87,7 +92,8 @@ def _run(
     node: Node, layer: _Direction, sequences: Sequence[Tensor], steps: int, state: State
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
     """All steps. Returns h of each, if wanted, and the last state."""
-    if steps <= UNROLLED:
+    weights = sum(int(np.prod(t.shape)) for t in layer.cell.weights.values()) * np.dtype(np.float32).itemsize
+    if steps <= CHUNK or (steps <= UNROLLED_STEPS and steps * weights <= UNROLLED_BYTES):
         return _unrolled(node, layer, sequences, steps, state, layer.hint)
     rest = steps % CHUNK
     if not rest:

@@ -37,7 +37,8 @@ class Cell:
     Args:
         kind: `LSTM`, `GRU` or `RNN`.
         functions: f, g, h of an LSTM, f, g of a GRU, f of an RNN.
-        clip: Bound on what goes into an activation, 0 for none.
+        clip: Bound on the gates before their activation, 0 for none. What h takes of an LSTM, c', stays unbounded: ONNX leaves
+            that open, and onnxruntime does so.
         late_reset: GRU: the reset gate multiplies h·R' + Rb instead of h.
         coupled: LSTM: the forget gate is 1 - i.
         weights: `R0`, `R1` by group of gates, `Rb` (late_reset), `Pi`, `Po`, `Pf`; constants, or computed in the graph that the
@@ -80,7 +81,7 @@ def _lstm(e: _Emitter, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[T
         forget = e.binary("SUB", e.scalar(1), i, "f") if e.cell.coupled else e.activated(0, e.plus_peephole(f, "Pf", c), "f")
         new = e.binary("ADD", e.binary("MUL", forget, c, "kept"), new, "c")
     o = e.activated(0, e.plus_peephole(o, "Po", new), "o")
-    return e.binary("MUL", o, e.activated(2, new, "c_out"), "h"), new
+    return e.binary("MUL", o, e.function(2, new, "c_out"), "h"), new
 
 
 def _gru(e: _Emitter, x: Tensor, x_new: Tensor, h: Tensor | None) -> Tensor:
@@ -129,6 +130,9 @@ class _Emitter:
         if self.cell.clip > 0:
             x = self.binary("MAXIMUM", x, self.scalar(-self.cell.clip), f"{hint}/raised")
             x = self.binary("MINIMUM", x, self.scalar(self.cell.clip), f"{hint}/clipped")
+        return self.function(which, x, hint)
+
+    def function(self, which: int, x: Tensor, hint: str) -> Tensor:
         function = self.cell.functions[which]
         return ACTIVATIONS[function.name](self, x, function, f"{hint}/{function.name}")
 
