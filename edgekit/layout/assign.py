@@ -24,6 +24,7 @@ from math import prod
 
 from edgekit.layout.maxflow import UNBOUNDED, FlowNetwork
 from edgekit.layout.permutation import Dim, Perm, moves_data
+from edgekit.layout.window import best_modes
 
 Mode = tuple[Perm, ...]
 Relate = Callable[[int, Perm], Mode | None]
@@ -31,6 +32,7 @@ Relate = Callable[[int, Perm], Mode | None]
 TRANSPOSE_OVERHEAD = 64  # bytes-equivalent of having one more operator, so that many small transposes do not come for free
 RESHAPE_COST = 16  # the orders differ in axes of size 1 only
 MAX_PROPOSALS = 12  # per region; real networks need two or three
+MAX_WINDOWS = 64  # per region
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,17 @@ class ValueSize:
     shape: tuple[Dim, ...]
     itemsize: int
 
+    @property
+    def elements(self) -> int:
+        return prod(d for d in self.shape if isinstance(d, int))
+
     def cost(self, have: Perm, want: Perm) -> int:
         """Of holding it as `have` where `want` is needed, in bytes moved (read and written)."""
         if have == want:
             return 0
         if not moves_data(have, want, self.shape):
             return RESHAPE_COST
-        return 2 * self.itemsize * prod(d for d in self.shape if isinstance(d, int)) + TRANSPOSE_OVERHEAD
+        return 2 * self.itemsize * self.elements + TRANSPOSE_OVERHEAD
 
 
 @dataclass
@@ -116,6 +122,7 @@ class Problem:
     def _regions(self) -> list[list[int]]:
         """The free groups, by connection through values."""
         seen: set[int] = set()
+        crossed: set[int] = set()
         regions = []
         for start, group in enumerate(self.groups):
             if group.relate is None or start in seen:
@@ -124,6 +131,9 @@ class Problem:
             region = [start]
             for g in region:  # grows while it is walked
                 for port in self.groups[g].ports:
+                    if port.value in crossed:
+                        continue
+                    crossed.add(port.value)
                     for other, _ in self.users[port.value]:
                         if other not in seen and self.groups[other].relate is not None:
                             seen.add(other)
@@ -133,44 +143,68 @@ class Problem:
 
     def _solve_region(self, region: list[int]) -> None:
         nets = sorted({port.value for g in region for port in self.groups[g].ports})
-        proposals = self._proposals(region, nets)
+        inside = set(region)
         defaults = {g: self.groups[g].mode for g in region}
-        starts = [defaults | proposal for proposal in proposals] or [defaults]
-        best, best_cost = defaults, None
-        for start in starts:
-            self._take(start)
-            cost = self.cost(nets)
-            if best_cost is None or cost < best_cost:
-                best, best_cost = start, cost
-        improved = bool(best_cost)
-        while improved:
-            improved = False
-            for proposal in [*proposals, defaults]:
-                self._take(best)
-                move = self._expansion(nets, proposal)
-                self._take(move)
-                cost = self.cost(nets)
-                if best_cost is not None and cost < best_cost:
-                    best, best_cost, improved = best | move, cost, True
-        self._take(best)
+        proposals = self._proposals(inside, nets)
+        for proposal in proposals:
+            self._move(defaults | proposal)
+        alternatives = [*proposals, defaults]
+        windows = MAX_WINDOWS
+        while self.cost(nets):
+            moved = [self._expand(proposal) for proposal in alternatives]
+            if any(moved):
+                continue
+            torn = sorted((v for v in nets if self._net_cost(v)), key=self._net_cost, reverse=True)
+            if self._expand_from(torn, inside):
+                continue
+            # Nothing moves as a whole: try everything around each value that is still transposed.
+            tried = torn[:windows]
+            windows -= len(tried)
+            moved = [self._move(best_modes(self, v, inside)) for v in tried if self._net_cost(v)]
+            if not any(moved):
+                return
 
-    def _take(self, modes: dict[int, Mode]) -> None:
-        for g, mode in modes.items():
+    def _expand_from(self, torn: list[int], inside: set[int]) -> bool:
+        """Let either side's order spread from all values that are transposed. Returns whether that pays anywhere."""
+        have = {v: self._perm(*self.users[v][0]) for v in torn}
+        want = {v: next(p for u in self.users[v][1:] if (p := self._perm(*u)) != have[v]) for v in torn}
+        moved = [self._expand(self._spread(list(seeds.items()), inside)) for seeds in (have, want)]
+        return any(moved)
+
+    def _spread(self, seeds: list[tuple[int, Perm]], inside: set[int]) -> dict[int, Mode]:
+        """The modes that groups take when values are held as in `seeds`; the nearest seed decides."""
+        modes: dict[int, Mode] = {}
+        self._propagate(seeds, dict(seeds), modes, inside)
+        return modes
+
+    def _expand(self, proposal: dict[int, Mode]) -> bool:
+        """Take the part of a proposal that pays most. Returns whether any does."""
+        proposal = {g: mode for g, mode in proposal.items() if mode != self.groups[g].mode}
+        return bool(proposal) and self._move(self._expansion(proposal))
+
+    def _move(self, modes: dict[int, Mode]) -> bool:
+        """Take these modes if that lowers the cost."""
+        before = {g: self.groups[g].mode for g, mode in modes.items() if mode != self.groups[g].mode}
+        touched = sorted({port.value for g in before for port in self.groups[g].ports})
+        cost = self.cost(touched)
+        for g in before:
+            self.groups[g].mode = modes[g]
+        if self.cost(touched) < cost:
+            return True
+        for g, mode in before.items():
             self.groups[g].mode = mode
+        return False
 
-    def _proposals(self, region: list[int], nets: list[int]) -> list[dict[int, Mode]]:
+    def _proposals(self, inside: set[int], nets: list[int]) -> list[dict[int, Mode]]:
         """One assignment per demand at the region's border (or of a group's own choice) that no earlier one agrees with.
 
         The heaviest values speak first: their demands claim the groups that two demands could both have.
         """
-        inside = set(region)
         seeds: dict[tuple[int, Perm], int] = {}
         for v in nets:
             for g, p in self.users[v]:
                 if g not in inside or self._perm(g, p) != tuple(range(len(self.values[v].shape))):
-                    seeds[v, self._perm(g, p)] = self.values[v].itemsize * prod(
-                        d for d in self.values[v].shape if isinstance(d, int)
-                    )
+                    seeds[v, self._perm(g, p)] = self.values[v].elements * self.values[v].itemsize
         proposals: list[dict[int, Mode]] = []
         claimed: list[dict[int, Perm]] = []
         for value, perm in sorted(seeds, key=lambda seed: -seeds[seed]):
@@ -207,11 +241,11 @@ class Problem:
                         reached[port.value] = its
                         frontier.append((port.value, its))
 
-    def _expansion(self, nets: list[int], proposal: dict[int, Mode]) -> dict[int, Mode]:
+    def _expansion(self, proposal: dict[int, Mode]) -> dict[int, Mode]:
         """The groups that should take the proposal's mode: the sink side of a minimum cut."""
         network = FlowNetwork()
-        node = {g: network.add_node() for g, mode in proposal.items() if mode != self.groups[g].mode}
-        for value in nets:
+        node = {g: network.add_node() for g in proposal}
+        for value in sorted({port.value for g in proposal for port in self.groups[g].ports}):
             options = []  # per port: its node (None where it cannot move) and its permutation when kept and when moved
             for g, p in self.users[value]:
                 kept = self._perm(g, p)

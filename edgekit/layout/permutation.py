@@ -22,11 +22,6 @@ def channels_last(rank: int) -> Perm:
     return identity(rank) if rank < 3 else (0, *range(2, rank), 1)
 
 
-def after(p: Perm, transpose: Sequence[int]) -> Perm:
-    """The order of what `x.transpose(transpose)` is held in, expressed for `x`: both name the same bytes."""
-    return tuple(transpose[i] for i in p)
-
-
 def inverse(p: Sequence[int]) -> Perm:
     """`x.transpose(p).transpose(inverse(p))` is `x`."""
     out = [0] * len(p)
@@ -51,20 +46,17 @@ def moves_data(have: Perm, want: Perm, shape: Sequence[Dim]) -> bool:
     return have != want and [a for a in have if shape[a] != 1] != [a for a in want if shape[a] != 1]
 
 
-def remove(p: Perm, axes: Sequence[int]) -> Perm:
-    """The order that is left when logical `axes` disappear from the value."""
-    gone = set(axes)
-    left = [a for a in range(len(p)) if a not in gone]
-    number = {axis: i for i, axis in enumerate(left)}
-    return tuple(number[a] for a in p if a not in gone)
-
-
-def insert(p: Perm, axes: Sequence[int]) -> Perm:
-    """The order when new logical `axes` (numbered in the result) appear: each is held next to its logical predecessor."""
-    rank = len(p) + len(axes)
-    new = set(axes)
-    old = [a for a in range(rank) if a not in new]
-    out = [old[a] for a in p]
-    for axis in sorted(new):
-        out.insert(out.index(axis - 1) + 1 if axis else 0, axis)
+def complete(order: Sequence[int], size: int) -> Perm:
+    """An order of some of the axes 0 … size-1, with each missing axis held right after its logical predecessor."""
+    out = list(order)
+    present = set(order)
+    for axis in range(size):
+        if axis not in present:
+            out.insert(out.index(axis - 1) + 1 if axis else 0, axis)
     return tuple(out)
+
+
+def restrict(order: Sequence[int], axes: Sequence[int]) -> Perm:
+    """The order of a value whose i-th axis is `axes[i]` of a larger one that is held as `order`."""
+    number = {axis: i for i, axis in enumerate(axes)}
+    return tuple(number[axis] for axis in order if axis in number)

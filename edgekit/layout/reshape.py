@@ -3,20 +3,25 @@
 A reshape pairs runs of axes of equal size: (N, C, H, W) → (N, C, H·W) pairs N with N, C with C and (H, W) with (H·W). It splits
 or merges axes only inside such a *block*, so any order that keeps each block's axes together and in sequence can be carried to
 the other side: held as (N, H, W, C) it is the reshape to (N, H·W, C). Axes of size 1 belong to no block and go anywhere.
+
+A block may also be *loose*: nobody but constants sees in which sequence it was merged (edgekit.layout.rules.absorb). Its axes
+have to be together, in any sequence.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from edgekit.layout.permutation import Dim, Perm
+from edgekit.layout.permutation import Dim, Perm, complete
 
 Block = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def blocks(source: Sequence[Dim], result: Sequence[Dim]) -> tuple[Block, ...] | None:
     """Pair the axes that are not of size 1; None where the sizes cannot be matched (an empty value, unrelated symbols)."""
+    if 0 in source or 0 in result:
+        return None
     left = [a for a, d in enumerate(source) if d != 1]
     right = [a for a, d in enumerate(result) if d != 1]
     paired: list[Block] = []
@@ -40,22 +45,22 @@ def blocks(source: Sequence[Dim], result: Sequence[Dim]) -> tuple[Block, ...] | 
     return tuple(paired)
 
 
-def carry(perm: Perm, paired: Sequence[Block], side: int, shapes: tuple[Sequence[Dim], Sequence[Dim]]) -> Perm | None:
+def carry(
+    perm: Perm, paired: Sequence[Block], side: int, shapes: tuple[Sequence[Dim], Sequence[Dim]], loose: Collection[Block] = ()
+) -> Perm | None:
     """The order of the other side when this side (0 source, 1 result) is held as `perm`; None if a block would be torn apart."""
-    block_of = {axes[side][0]: axes for axes in paired}
+    block_of = {axis: block for block in paired for axis in block[side]}
     order: list[int] = []
     place = [a for a in perm if shapes[side][a] != 1]
     i = 0
     while i < len(place):
-        block = block_of.get(place[i])
-        if block is None or tuple(place[i : i + len(block[side])]) != block[side]:
+        block = block_of[place[i]]
+        run = tuple(place[i : i + len(block[side])])
+        if run != block[side] and not (block in loose and set(run) == set(block[side])):
             return None
         order.extend(block[1 - side])
-        i += len(block[side])
-    for axis in range(len(shapes[1 - side])):  # axes of size 1 follow their logical predecessor
-        if shapes[1 - side][axis] == 1:
-            order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
-    return tuple(order)
+        i += len(run)
+    return complete(order, len(shapes[1 - side]))
 
 
 class _Size:
