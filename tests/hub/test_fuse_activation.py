@@ -5,8 +5,8 @@ from graphs import operators, same
 
 C = (
     "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, "
-    "float p = {0.7978845608}, float three = {3}, float six = {6}, float zero = {0}, float sixth = {0.16666667}, float two = {2}, "
-    "float twenty = {20}, float a = {0.2}, float[4] s = {0.1,0.2,0.3,0.4}, int64[1] last = {-1}>"
+    "float p = {0.7978845608}, float three = {3}, float six = {6}, float zero = {0}, float sixth = {0.16666667}, "
+    "float two = {2}, float twenty = {20}, float a = {0.2}, float[4] s = {0.1,0.2,0.3,0.4}, int64[1] last = {-1}>"
 )
 
 CASES = {

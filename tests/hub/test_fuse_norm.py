@@ -12,9 +12,11 @@ MEAN = "m = ReduceMean(x, last) d = Sub(x, m)"
 ROOT = "q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e)"
 
 CASES = {
-    "torch": f"{MEAN} q = Pow(d, two) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) n = Div(d, r) s = Mul(n, g) y = Add(s, b)",
+    "torch": f"{MEAN} q = Pow(d, two) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) "
+    "n = Div(d, r) s = Mul(n, g) y = Add(s, b)",
     "plain": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(eps, v) r = Sqrt(e) y = Div(d, r)",
-    "two_subs": f"{MEAN} d2 = Sub(x, m) q = Mul(d2, d2) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) n = Div(d, r) y = Mul(g3, n)",
+    "two_subs": f"{MEAN} d2 = Sub(x, m) q = Mul(d2, d2) v = ReduceMean(q, last) e = Add(v, eps) r = Sqrt(e) "
+    "n = Div(d, r) y = Mul(g3, n)",
     "power": f"{MEAN} q = Mul(d, d) v = ReduceMean(q, last) e = Add(v, eps) r = Pow(e, minus) n = Mul(d, r) y = Add(n, b)",
     "keras": f"{MEAN} {ROOT} i = Reciprocal(r) f = Mul(i, g) xs = Mul(x, f) ms = Mul(m, f) t = Sub(b, ms) y = Add(xs, t)",
     "tf2onnx": f"{MEAN} {ROOT} i = Reciprocal(r) f = Mul(i, g) "

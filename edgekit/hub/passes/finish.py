@@ -4,7 +4,8 @@
 2. initializers with equal dtype, shape and bytes become one (the first keeps its name)
 3. nodes with the same operator, inputs and attributes become one; random operators and nodes with graphs do not
 4. nodes and initializers that no output needs are removed
-5. opset imports name only domains that are used
+5. node names are unique
+6. opset imports name only domains that are used
 """
 
 from __future__ import annotations
