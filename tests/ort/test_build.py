@@ -129,9 +129,9 @@ def test_a_recipe_keeps_nodes_in_float(calibration):
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_an_average_pool_with_dilations_can_be_quantized(dilation):
     """onnxruntime's int8 kernel does not know the attribute that opset 19 brought."""
+    pads = [dilation - 1] * 4
     body = f"""<ir_version: 9, opset_import: ["": 20]> g (float[1,2,8,8] x) => (float[1,2,6,6] z)
-        {{ y = Relu(x)  z = AveragePool<kernel_shape=[3,3], dilations=[{dilation},{dilation}], pads=[{dilation - 1},{dilation - 1},
-           {dilation - 1},{dilation - 1}]>(y) }}"""
+        {{ y = Relu(x)  z = AveragePool<kernel_shape=[3,3], dilations=[{dilation},{dilation}], pads={pads}>(y) }}"""
     pool = ir.from_proto(onnx.parser.parse_model(body))
     feeds = [{"x": np.random.default_rng(i).uniform(-1, 1, (1, 2, 8, 8)).astype(np.float32)} for i in range(8)]
     data = Calibration(feeds, "npy", "here", "")
