@@ -19,6 +19,7 @@ from edgekit.inspect import inspect
 from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
 from edgekit.preprocess import Preprocess
 from edgekit.quantize import PRECISIONS, Calibration, load_data, parse_precision
+from edgekit.quantize.data import evenly_spaced
 from edgekit.runtimes import Runner
 from edgekit.sources import Source, open_source
 from edgekit.targets import Target, load_target
@@ -98,8 +99,9 @@ def export(
         model = open_source(str(source), inputs=specs, dynamic=dynamic, trust=trust_source)
         calibrated = None if calibration is None else load_data(calibration, model.inputs, image)
         given = data if data is not None else calibration if samples else calibrated
-        chosen = random_samples(model.inputs)
-        if given is not None:
+        if given is None:
+            chosen = random_samples(model.inputs)
+        else:
             chosen = real_samples(given, model.inputs, labels=labels, preprocess=image, limit=samples)
 
         tell("building the graph", 0, 0)
@@ -135,7 +137,7 @@ def export(
             companions=tuple(companions),
             golden=golden,
             verification=verification,
-            notes=(*plan.notes, *notes),
+            notes=(*plan.notes, *notes, *_caveats(data, plan)),
             versions=_versions(model.kind),
             measured={**_machine(), "latency": latency, "export_seconds": round(time.perf_counter() - begin, 2)},
         )
@@ -183,7 +185,7 @@ def _plan(
         if format not in target.formats:
             fix = "its formats are " + ", ".join(target.formats)
             raise InputError(f"the target {target.name} has no format {format!r}", where="--format", fix=fix)
-    tables = [a for a in target.artifacts if formats is None or not formats or a.format in formats]
+    tables = [a for a in target.artifacts if not formats or a.format in formats]
     builds = []
     for precision in (p for p in PRECISIONS if p in wanted):
         fitting = [a for a in tables if precision in a.precisions]
@@ -250,14 +252,17 @@ def _verify(
     plan: _Plan,
     tell: Progress,
 ) -> tuple[Verification, list[tuple[Feeds, Results]]]:
-    """Compare every artifact with the source on every run; the first runs become the golden vectors."""
+    """Compare every artifact with the source on every run; a few runs, evenly spaced, become the golden vectors."""
     vectors: list[tuple[Feeds, Results]] = []
     runs = samples.evidence.runs
+    golden: set[int] = set()
 
     def reference(run: int, feeds: Feeds) -> Results:
         tell("comparing with the source", run, runs)
         results = model.run(feeds)
-        if run == 0 or run < golden_count(*vectors[0], runs):
+        if run == 0:
+            golden.update(evenly_spaced(runs, golden_count(feeds, results, runs)))
+        if run in golden:
             vectors.append((feeds, results))
         return results
 
@@ -269,6 +274,12 @@ def _verify(
     verdicts = [judge(a.file, a.precision, metrics[a.file], gates.of(a.precision), samples.evidence) for a in artifacts]
     kept = replace(gates, by_precision={p: gates.of(p) for p in plan.precisions})
     return Verification(samples.evidence, kept, tuple(verdicts)), vectors
+
+
+def _caveats(data: str | None, plan: _Plan) -> tuple[str, ...]:
+    if data is None and "int8" in plan.precisions:
+        return ("int8 was compared on the samples that it was calibrated on: give others with --data for an honest number",)
+    return ()
 
 
 def _class_names(path: str | None) -> tuple[str, ...] | None:
