@@ -64,6 +64,8 @@ def build(
         ort = to_ort_format(model, name=f"{name}.ort")
         open_session(ort, name=f"{name}.ort")
         config = required_operators({f"{name}.ort": ort}).encode()
+        if precision == "int8":
+            notes = [*notes, "signed int8, as ARM computes: slow on x86, where the .onnx is the file to use"]
         artifacts.append(Artifact(f"{name}.ort", "ort", precision, ort, inputs, outputs, tuple(notes)))
         artifacts.append(Artifact(f"{name}.required_operators.config", "ort-config", precision, config, (), ()))
     return artifacts
