@@ -47,6 +47,15 @@ def test_a_transpose_of_ones_is_a_reshape() -> None:
     assert operators(model) == {"Reshape": 1, "Relu": 1}
 
 
+@pytest.mark.parametrize("inputs", ["float[2,4,5,6] x", "float[b,4,s,6] x"])
+def test_keys_transposed_through_three_dimensions(inputs: str) -> None:
+    body = """<int64 i2 = {2}, int64[1] six = {6}, int64[1] four = {4}, int64[1] minus = {-1}, int64[1] a0 = {0}>
+    { h = Shape(x) s0 = Gather<axis=0>(h, i2) s = Unsqueeze(s0, a0) b = Shape<start=0, end=1>(x)
+      t = Concat<axis=0>(minus, s, six) m = Reshape(x, t) p = Transpose<perm=[0,2,1]>(m)
+      u = Concat<axis=0>(b, four, six, s) y = Reshape(p, u) }"""
+    assert operators(same(f"g ({inputs}) => (y) {body}")) == {"Transpose": 1}
+
+
 def test_broadcasting_needs_no_expand() -> None:
     model = same(
         f"g (float[2,3,4] x, float[1,3,1] u) => (y) {C} {{ a = Expand(v, big) b = Add(x, a) e = Expand(u, big) y = Mul(b, e) }}"

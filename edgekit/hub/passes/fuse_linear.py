@@ -82,7 +82,7 @@ def to_gemm(node: ir.Node, edit: Editor) -> bool:
             continue
         data, weight = matmul.inputs
         dims = shape(weight)
-        if len(shape(data) or ()) != 2 or dims is None or len(dims) != 2 or not is_float(data):
+        if len(shape(data) or ()) != 2 or dims is None or len(dims) != 2 or not is_float(data) or not is_constant(weight):
             continue
         if bias.ndim > 2 or bias.size not in (1, dims[1]) or (bias.ndim == 2 and bias.shape[0] != 1):
             continue

@@ -10,6 +10,8 @@
        (it meets the Reshape before, and the Pad the Conv after: a Keras Conv1D with causal padding)
 8. Unsqueeze | Squeeze | Reshape around an elementwise operator  →  gone
        y = Unsqueeze(f(Squeeze(x))) with the shape of x  →  y = f(x)      (a Keras Conv1D is Unsqueeze → Conv → Squeeze)
+9. Reshape that merges leading axes → Transpose of the others → Reshape that splits them again  →  Transpose
+       [b, h, s, d] → [b·h, s, d] → [b·h, d, s] → [b, h, d, s]              (torch's attention, transposing the keys)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.hub import dims
 from edgekit.hub.edit import Editor, integers, producer, shape, sole_consumer
 
 _RESHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
@@ -67,11 +70,11 @@ def merge_transposes(node: ir.Node, edit: Editor) -> bool:
 def transpose_to_reshape(node: ir.Node, edit: Editor) -> bool:
     """Case 6."""
     data = node.inputs[0]
-    dims = shape(data)
-    if dims is None or node.graph is None:
+    source = shape(data)
+    if source is None or node.graph is None:
         return False
-    moved = [axis for axis in _permutation(node, len(dims)) if dims[axis] != 1]
-    target = _target(shape(node.outputs[0]) or (), dims)
+    moved = [axis for axis in _permutation(node, len(source)) if source[axis] != 1]
+    target = _target(shape(node.outputs[0]) or (), source)
     if moved != sorted(moved) or target is None:
         return False
     constant = edit.constant(np.array(target, np.int64), f"{node.outputs[0].name}_shape", node.graph)
@@ -134,6 +137,24 @@ def cancel_around(node: ir.Node, edit: Editor) -> bool:
     return edit.replace(node.outputs[0], again)
 
 
+def transpose_in_place(node: ir.Node, edit: Editor) -> bool:
+    """Case 9: `node` is the last Reshape."""
+    transpose = producer(node.inputs[0], "Transpose")
+    first = producer(transpose.inputs[0], "Reshape") if transpose is not None else None
+    if transpose is None or first is None:
+        return False
+    source, merged, result = shape(first.inputs[0]), shape(first.outputs[0]), shape(node.outputs[0])
+    if source is None or merged is None or result is None or len(source) != len(result) or len(source) < len(merged):
+        return False
+    perm, leading = _permutation(transpose, len(merged)), len(source) - len(merged) + 1
+    kept = merged == (dims.product(source[:leading]), *source[leading:])
+    moved = [leading - 1 + axis for axis in perm[1:]]
+    if not kept or perm[0] != 0 or result != (*source[:leading], *(source[axis] for axis in moved)):
+        return False
+    whole = [*range(leading), *moved]
+    return edit.replace(node.outputs[0], edit.op("Transpose", [first.inputs[0]], {"perm": whole}, before=node))
+
+
 def _target(result: tuple[int | str, ...], source: tuple[int | str, ...] | None) -> list[int] | None:
     """The constant that reshapes to `result`: symbols at their old place are copied (0), one may be -1."""
     target = [
@@ -152,7 +173,7 @@ def _permutation(node: ir.Node, rank: int) -> list[int]:
 
 
 RULES = {
-    "Reshape": [settle_reshape, cancel_around, lift_over_pad],
+    "Reshape": [transpose_in_place, settle_reshape, cancel_around, lift_over_pad],
     "Flatten": [settle_reshape],
     "Squeeze": [merge_squeezes, cancel_around],
     "Unsqueeze": [merge_squeezes, cancel_around, lift_over_pad],
