@@ -64,7 +64,7 @@ def _open_path(spec: str, path: Path, inputs: Sequence[TensorSpec], dynamic: Seq
     if path.is_dir():
         from edgekit.sources.saved_model import open_saved_model
 
-        return open_saved_model(spec, path, inputs=inputs, dynamic=dynamic)
+        return open_saved_model(spec, path, inputs=inputs, dynamic=dynamic, trust=trust)
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

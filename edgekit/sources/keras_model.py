@@ -18,7 +18,7 @@ import numpy as np
 from edgekit.contract import Feeds, Results, TensorSpec
 from edgekit.errors import MissingExtra, SourceError, UntrustedSource
 from edgekit.sources.digest import digest_path
-from edgekit.sources.quiet import quiet, silent
+from edgekit.sources.quiet import silent
 from edgekit.sources.shapes import Declared, resolve_inputs
 from edgekit.sources.source import Source, describe_outputs, distinct_names, first_line
 from edgekit.sources.tensorflow_graph import convert_function, import_tensorflow
@@ -64,7 +64,7 @@ def keras_source(model: Any, spec: str, sha256: str, *, inputs: Sequence[TensorS
         return list(keras.tree.flatten(model(fed, training=False)))
 
     def reference(feeds: Feeds) -> Results:
-        with tensorflow.device("/CPU:0"), quiet():
+        with tensorflow.device("/CPU:0"):
             results = call(*(tensorflow.convert_to_tensor(feeds[name]) for name in names))
         return dict(zip(output_names, (np.asarray(result) for result in results), strict=True))
 

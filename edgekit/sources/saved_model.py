@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.contract import Feeds, Results, TensorSpec
-from edgekit.errors import SourceError
+from edgekit.errors import SourceError, UntrustedSource
 from edgekit.sources.digest import digest_path
 from edgekit.sources.quiet import silent
 from edgekit.sources.shapes import Declared, resolve_inputs
@@ -27,19 +27,23 @@ if TYPE_CHECKING:
 
 SIGNATURE = "serving_default"
 
+REACH_OUTSIDE = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
+"""TensorFlow operators by which a graph reads and writes files or calls Python."""
 
-def open_saved_model(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: Sequence[str]) -> Source:
+
+def open_saved_model(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: Sequence[str], trust: bool) -> Source:
     """Open a SavedModel folder at its `serving_default` signature, or at its only one.
 
     Raises:
         SourceError: The folder is no SavedModel, is damaged, or has no signature to serve.
+        UntrustedSource: Its graph reads or writes files or calls Python, and `trust` is False.
     """
     if not (path / "saved_model.pb").is_file():
         raise SourceError(
             "the folder is no SavedModel: it has no saved_model.pb", where=spec, fix="give the folder that model.export() wrote"
         )
     tensorflow = import_tensorflow()
-    frozen = _freeze(tensorflow, path, spec)
+    frozen = _freeze(tensorflow, path, spec, trust)
     names = distinct_names(list(frozen.inputs))
     declared = [_declare(name, info, spec) for name, info in zip(names, frozen.inputs.values(), strict=True)]
     fixed = resolve_inputs(declared, inputs, dynamic, spec)
@@ -59,7 +63,7 @@ def open_saved_model(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dyn
         function = tensorflow.function(call, input_signature=signature(fixed), autograph=False)
 
     def reference(feeds: Feeds) -> Results:
-        with tensorflow.device("/CPU:0"), silent():
+        with tensorflow.device("/CPU:0"):
             results = function(*(tensorflow.convert_to_tensor(feeds[name]) for name in names))
         return dict(zip(output_names, (np.asarray(result) for result in results), strict=True))
 
@@ -79,7 +83,7 @@ class _Frozen:
     outputs: dict[str, Any]
 
 
-def _freeze(tensorflow: Any, path: Path, spec: str) -> _Frozen:
+def _freeze(tensorflow: Any, path: Path, spec: str, trust: bool) -> _Frozen:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_from_session_graph
     from tensorflow.python.saved_model import loader_impl
 
@@ -88,6 +92,8 @@ def _freeze(tensorflow: Any, path: Path, spec: str) -> _Frozen:
         try:
             metas = loader_impl.parse_saved_model(str(path)).meta_graphs
             meta = next((m for m in metas if "serve" in m.meta_info_def.tags), metas[0])
+            if not trust:
+                _refuse_reaching_outside(meta.graph_def, spec)
             loaded = v1.saved_model.load(session, list(meta.meta_info_def.tags), str(path))
             chosen = _signature(loaded.signature_def, spec)
             inputs = {key: chosen.inputs[key] for key in sorted(chosen.inputs)}
@@ -103,6 +109,17 @@ def _freeze(tensorflow: Any, path: Path, spec: str) -> _Frozen:
                 fix="copy the whole folder again, with variables/, or export the model again",
             ) from error
     return _Frozen(graph, inputs, outputs)
+
+
+def _refuse_reaching_outside(graph: Any, spec: str) -> None:
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for node in nodes:
+        if node.op in REACH_OUTSIDE:
+            raise UntrustedSource(
+                f"the graph has a {node.op} operator, which acts outside of the model",
+                where=f"{spec}, node {node.name}",
+                fix="export the model without it, or pass --trust-source if you know who made it",
+            )
 
 
 def _signature(signatures: Any, spec: str) -> Any:

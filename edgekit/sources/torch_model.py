@@ -59,7 +59,7 @@ def torch_source(
     adapter = _adapter(torch, module, call or by_keyword, names, output_names, spec)
 
     def reference(feeds: Feeds) -> Results:
-        with torch.no_grad(), quiet():
+        with torch.no_grad():
             tensors = adapter(*(torch.from_numpy(np.array(feeds[name])) for name in names))
         return dict(zip(output_names, (tensor.detach().numpy() for tensor in tensors), strict=True))
 

@@ -30,7 +30,7 @@ def saved(model: Any, path: Path) -> Source:
     return open_source(str(path))
 
 
-def stack(*stages: Any, shape: tuple[int | None, ...] = (12, 6), dtype: str = "float32") -> Any:
+def stack(*stages: Any, shape: tuple[int | None, ...] = (4, 6), dtype: str = "float32") -> Any:
     keras.utils.set_random_seed(3)
     return keras.Sequential([layers.Input(shape, name="x", dtype=dtype), *stages], name="net")
 
@@ -72,6 +72,22 @@ def test_the_batch_can_be_kept_or_chosen(two_headed: Any, tmp_path: Path) -> Non
     assert worst_error(kept) <= 1e-5
     chosen = open_source(str(tmp_path / "net.keras"), inputs=[TensorSpec("image", (4, 16, 16, 3))])
     assert chosen.outputs[0].shape[0] == 4
+
+
+def test_a_saved_model_that_writes_files_is_refused(tmp_path: Path) -> None:
+    import tensorflow
+
+    class Logger(tensorflow.Module):
+        @tensorflow.function(input_signature=[tensorflow.TensorSpec([1], tensorflow.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            tensorflow.io.write_file(str(tmp_path / "log"), "called")
+            return x * 2
+
+    logger = Logger()
+    tensorflow.saved_model.save(logger, str(tmp_path / "net"), signatures=logger.__call__)
+    with pytest.raises(UntrustedSource, match="WriteFile operator"):
+        open_source(str(tmp_path / "net"))
+    assert not (tmp_path / "log").exists()
 
 
 def test_other_open_dimensions_must_be_given(tmp_path: Path) -> None:
@@ -125,7 +141,7 @@ def test_converting_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     source = saved(
         stack(layers.Bidirectional(layers.LSTM(5)), layers.Reshape((5, 2)), layers.SimpleRNN(2)), tmp_path / "net.keras"
     )
-    feeds = {"x": np.ones((1, 12, 6), np.float32)}
+    feeds = {"x": np.ones((1, 4, 6), np.float32)}
     before = source.run(feeds)
     source.to_onnx()
     after = source.run(feeds)
@@ -134,7 +150,7 @@ def test_converting_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_stateful_layer_is_refused(tmp_path: Path) -> None:
-    model = keras.Sequential([layers.Input(batch_shape=(1, 12, 6)), layers.GRU(5, stateful=True, name="memory")])
+    model = keras.Sequential([layers.Input(batch_shape=(1, 4, 6)), layers.GRU(5, stateful=True, name="memory")])
     with pytest.raises(SourceError, match="'memory' keeps its state"):
         saved(model, tmp_path / "net.keras").to_onnx()
 
@@ -166,7 +182,7 @@ def test_a_mixed_precision_model_is_run_in_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_a_lambda_layer_opens_only_when_trusted(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"net{suffix}"
-    stack(layers.Lambda(lambda x: x * 2 + 1, name="scale", output_shape=(12, 6))).save(path)
+    stack(layers.Lambda(lambda x: x * 2 + 1, name="scale", output_shape=(4, 6))).save(path)
     with pytest.raises(UntrustedSource, match="Lambda layer") as error:
         open_source(str(path))
     assert "layer scale" in str(error.value)
