@@ -167,7 +167,9 @@ def lower_body(body: ir.Graph) -> Graph:
     model = ir.Model(body, ir_version=10)
     decompose(model)
     to_channels_last(model)
-    return lower(body)
+    graph = lower(body)
+    graph.outputs = _constants_themselves(graph)
+    return graph
 
 
 def while_loop(
@@ -216,8 +218,23 @@ def inline(node: Node, graph: Graph, arguments: Sequence[Tensor]) -> list[Tensor
     return [known.get(t, t) for t in graph.outputs]
 
 
+def _constants_themselves(graph: Graph) -> list[Tensor]:
+    """The outputs, where a copy of a constant is the constant.
+
+    RESHAPE of a constant makes a tensor that lives as long as the interpreter; as an output of an IF branch it corrupts the heap
+    (ai-edge-litert 2.3.0).
+    """
+    made = graph.producers()
+    outputs: list[Tensor] = []
+    for out in graph.outputs:
+        op = made.get(out)
+        data = op.inputs[0].data if op is not None and op.code == "RESHAPE" and op.inputs[0] is not None else None
+        outputs.append(out if data is None else Tensor(out.name, out.shape, out.dtype, data.reshape(out.shape)))
+    return outputs
+
+
 def _made_inside(node: Node, values: Sequence[Tensor], kept: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs that operators make, but for variables that stay in their place.
+    """Outputs that operators make or that are constants, but for variables that stay in their place.
 
     The kernel copies outputs to inputs one after the other: a variable returned in another's place could be overwritten before it
     is read.
@@ -226,7 +243,7 @@ def _made_inside(node: Node, values: Sequence[Tensor], kept: Sequence[Tensor]) -
     outputs: list[Tensor] = []
     for i, value in enumerate(values):
         stays = i < len(kept) and value is kept[i]
-        if not stays and (value not in made or value in outputs):
+        if not stays and value.data is None and (value not in made or value in outputs):
             out = node.like(value, f"copy{i}")
             value = node.reshape(value, value.shape, out=out)
         outputs.append(value)

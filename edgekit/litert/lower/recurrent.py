@@ -10,6 +10,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM is not used: its states are variable tensors that t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -92,7 +93,7 @@ def _run(
     node: Node, layer: _Direction, sequences: Sequence[Tensor], steps: int, state: State
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
     """All steps. Returns h of each, if wanted, and the last state."""
-    weights = sum(int(np.prod(t.shape)) for t in layer.cell.weights.values()) * np.dtype(np.float32).itemsize
+    weights = sum(math.prod(node.static_shape(t)) for t in layer.cell.weights.values()) * np.dtype(np.float32).itemsize
     if steps <= CHUNK or (steps <= UNROLLED_STEPS and steps * weights <= UNROLLED_BYTES):
         return _unrolled(node, layer, sequences, steps, state, layer.hint)
     rest = steps % CHUNK
