@@ -76,7 +76,12 @@ def main() -> int:
     if options.worker:
         options.worker.write_text(json.dumps(asdict(show(chosen[0], options.samples, options.litert_torch_python))))
         return 0
-    shown = [_in_own_process(one, options) for one in chosen]
+    shown = []
+    for one in chosen:
+        shown.append(_in_own_process(one, options))
+        print(
+            f"{one.name}: {'; '.join(shortcomings(shown[-1])) or shown[-1].skipped or 'as promised'}", file=sys.stderr, flush=True
+        )
     document = "\n".join(_document(shown))
     print(document)
     if options.json:
@@ -187,7 +192,6 @@ def _in_own_process(model: Recipe, options: argparse.Namespace) -> Shown:
         values = json.loads(result.read_text())
         if values.keys() == {field.name for field in fields(Shown)} and not values["skipped"]:
             return Shown(**values)
-    print(f"{model.name} …", file=sys.stderr, flush=True)
     result.parent.mkdir(parents=True, exist_ok=True)
     partial = result.with_suffix(".partial")
     words = [sys.executable, __file__, "--only", model.name, "--samples", str(options.samples), "--worker", str(partial)]
