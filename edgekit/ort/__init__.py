@@ -29,7 +29,7 @@ def build(
         hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
         precision: One of `edgekit.quantize.PRECISIONS`.
         calibration: Real inputs. `int8` needs them; `fp16` uses them, where given, to find values beyond float16.
-        recipe: How to quantize; the default suits CNNs and transformers alike.
+        recipe: How to quantize int8.
 
     Returns:
         `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16), and for the latter an artifact of the format
