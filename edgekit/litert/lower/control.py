@@ -229,7 +229,7 @@ def _constants_themselves(graph: Graph) -> list[Tensor]:
     for out in graph.outputs:
         op = made.get(out)
         data = op.inputs[0].data if op is not None and op.code == "RESHAPE" and op.inputs[0] is not None else None
-        outputs.append(out if data is None else Tensor(out.name, out.shape, out.dtype, data.reshape(out.shape)))
+        outputs.append(out if data is None else Tensor(out.name, out.shape, out.dtype, data.reshape([int(d) for d in out.shape])))
     return outputs
 
 
