@@ -5,8 +5,8 @@
     .venv/bin/python scripts/conformance.py --resume                 # only what the results file does not have yet
     .venv/bin/python scripts/conformance.py --write                  # also generates docs/operators.md
 
-Each test of `onnx.backend.test` runs twice: `given`, as it is (weights, shapes and axes arrive as inputs), and `frozen`, with every
-input but the first a constant, as in an exported model. It is compiled, loaded and run with XNNPACK and with the builtin kernels
+Each test of `onnx.backend.test` runs twice: `given`, as it is (weights, shapes and axes arrive as inputs), and `frozen`, with
+every input but the first a constant, as in an exported model. It is compiled, loaded and run with XNNPACK and with the builtin kernels
 alone, and compared with the outputs that ONNX gives, in a worker process with a time limit.
 """
 
@@ -37,7 +37,7 @@ PAGE = ROOT / "docs" / "operators.md"
 WORKERS = 2
 TIME_LIMIT = 30.0  # seconds a test may take
 OUTCOMES = ("pass", "refused", "wrong", "unloadable", "fault", "crash", "timeout")
-"""refused: a CompileError that names its reason; unloadable: the interpreter does not take the file; fault: any other exception."""
+"""refused: an error that names its reason; unloadable: the interpreter does not take the file; fault: any other exception."""
 
 
 @dataclass(frozen=True)

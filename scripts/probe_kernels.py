@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/probe_kernels.py            # prints the table of edgekit/litert/kernels.py
 
-One-operator models are run with XNNPACK and with the builtin kernels alone, each in a process of its own, and compared with numpy: a
-kernel that crashes, refuses a dtype, or takes it for a quantized one and computes something else does not count.
+One-operator models are run with XNNPACK and with the builtin kernels alone, each in a process of its own, and compared with
+numpy: a kernel that crashes, refuses a dtype, or takes it for a quantized one and computes something else does not count.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _operands(probe: Probe, dtype: np.dtype, rank: int) -> Iterator[np.ndarray]:
         shape = [2 if not probe.broadcast or (axis + i) % 2 else 1 for axis in range(rank)]
         if not probe.broadcast and probe.code in ("BATCH_MATMUL", "SOFTMAX"):
             shape = [2] * rank
-        yield generator.integers(0 if dtype == bool else 1, 2 if dtype == bool else 5, size=shape).astype(dtype)
+        yield generator.integers(0 if dtype.kind == "b" else 1, 2 if dtype.kind == "b" else 5, size=shape).astype(dtype)
 
 
 def _unary(code: str, compute: Callable[..., Any], **rest: Any) -> Probe:
@@ -142,9 +142,7 @@ PROBES = [
     _unary("ELU", lambda x: x),
     _unary("EXP", np.exp),
     _unary("FLOOR", np.floor),
-    _unary(
-        "GELU", lambda x: np.vectorize(__import__("math").erf)(x / np.sqrt(2)) * x / 2 + x / 2, options={"approximate": False}
-    ),
+    _unary("GELU", lambda x: np.vectorize(math.erf)(x / np.sqrt(2)) * x / 2 + x / 2, options={"approximate": False}),
     _unary("HARD_SWISH", lambda x: x * np.clip(x + 3, 0, 6) / 6),
     _unary("LEAKY_RELU", lambda x: x, options={"alpha": 0.5}),
     _unary("LOG", np.log),

@@ -1,12 +1,13 @@
 """Operators without a lowering, replaced by the function that ONNX defines them with.
 
-Many operators of ONNX (Attention, SoftmaxCrossEntropyLoss, AffineGrid …) are functions: a body of simpler operators is part of their
-definition. Where the compiler has nothing better, the body takes the node's place.
+Many operators of ONNX (Attention, SoftmaxCrossEntropyLoss, AffineGrid …) are functions: a body of simpler operators is part of
+their definition. Where the compiler has nothing better, the body takes the node's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx_ir as ir
 
@@ -50,7 +51,7 @@ def _function(node: ir.Node, opset: int) -> ir.Function | None:
     import onnx.defs
 
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return None
     plain = [v for v in schema.function_opset_versions if v <= opset]
@@ -98,10 +99,9 @@ def _prepared(node: ir.Node, function: ir.Function) -> ir.Model | None:
                 name=f"in{len(stands)}", type=value.type, shape=value.shape.copy() if value.shape else None, const_value=constant
             )
     outputs = [ir.Value(name=f"out{i}", type=v.type, shape=v.shape) for i, v in enumerate(node.outputs[: len(function.outputs)])]
-    attributes = [a for a in node.attributes.values()]
-    call = ir.Node(
-        DOMAIN, node.op_type, [stands.get(v) if v is not None else None for v in node.inputs], attributes, outputs=outputs
-    )  # type: ignore[arg-type]
+    attributes = list(node.attributes.values())
+    inputs = [None if v is None else stands[v] for v in node.inputs]
+    call = ir.Node(DOMAIN, node.op_type, inputs, attributes, outputs=outputs)
     graph = ir.Graph(
         [v for v in stands.values() if v.const_value is None],
         outputs,

@@ -31,8 +31,9 @@ NEAREST = {
 """What is taken where no wider type exists, and what that costs."""
 
 EXACT_IN_FLOAT = frozenset(
-    "ABS NEG SIGN RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 CEIL FLOOR ROUND MAXIMUM MINIMUM EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS "
-    "LESS_EQUAL REDUCE_MAX REDUCE_MIN ARG_MAX ARG_MIN TOPK_V2 MAX_POOL_2D CONCATENATION GATHER PAD RESIZE_NEAREST_NEIGHBOR".split()
+    "ABS NEG SIGN RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 CEIL FLOOR ROUND MAXIMUM MINIMUM EQUAL NOT_EQUAL GREATER GREATER_EQUAL "
+    "LESS LESS_EQUAL REDUCE_MAX REDUCE_MIN ARG_MAX ARG_MIN TOPK_V2 MAX_POOL_2D CONCATENATION GATHER PAD "
+    "RESIZE_NEAREST_NEIGHBOR".split()
 )
 """Operators that give an integer for integers, so that small integers may pass through float32."""
 
@@ -65,7 +66,8 @@ def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Ope
     dtype = first.dtype
     results = range(len(op.outputs)) if kernel.outputs is None else kernel.outputs
     carrier, code = _carrier(op, kernel, dtype, notes)
-    before, after = [], []
+    before: list[Operator] = []
+    after: list[Operator] = []
     for i in data:
         operand = op.inputs[i]
         assert operand is not None

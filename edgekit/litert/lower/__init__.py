@@ -11,6 +11,7 @@ from edgekit.errors import CompileError, UnsupportedOperator
 from edgekit.layout import dims
 from edgekit.litert.graph import Graph, Operator, Tensor
 from edgekit.litert.lower import (
+    bitwise,
     control,
     convolution,
     elementwise,
@@ -18,16 +19,22 @@ from edgekit.litert.lower import (
     matmul,
     normalization,
     pooling,
+    quantized,
     recurrent,
     reduce,
     resize,
+    scatter,
     shape,
+    trigonometry,
 )
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 
 __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
-_REGISTERED = (control, convolution, elementwise, index, matmul, normalization, pooling, recurrent, reduce, resize, shape)
+_REGISTERED = (
+    bitwise, control, convolution, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce, resize,
+    scatter, shape, trigonometry,
+)  # fmt: skip
 """Importing these modules fills the table."""
 
 

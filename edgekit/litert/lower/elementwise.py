@@ -8,7 +8,6 @@ from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.table import Node, lowers
 
 UNARY = {
-    "Abs": "ABS",
     "Ceil": "CEIL",
     "Cos": "COS",
     "Exp": "EXP",
@@ -17,10 +16,8 @@ UNARY = {
     "Log": "LOG",
     "Neg": "NEG",
     "Not": "LOGICAL_NOT",
-    "Relu": "RELU",
     "Round": "ROUND",
     "Sigmoid": "LOGISTIC",
-    "Sign": "SIGN",
     "Sin": "SIN",
     "Sqrt": "SQRT",
     "Tanh": "TANH",
@@ -47,12 +44,42 @@ def unary(node: Node) -> None:
     node.emit(UNARY[node.op_type], [node.x])
 
 
+@lowers("Relu")
+def relu(node: Node) -> None:
+    if node.x.dtype.kind == "f":
+        node.emit("RELU", [node.x])
+    else:
+        node.emit("MAXIMUM", [node.x, node.const(0, node.x.dtype, "zero")])
+
+
+@lowers("Abs")
+def absolute(node: Node) -> None:
+    x = node.x
+    if x.dtype.kind == "u":
+        node.reshape(x, x.shape, out=node.y)
+    elif x.dtype == np.int64:  # ABS has no int64
+        node.emit("MAXIMUM", [x, node.emit("NEG", [x], node.like(x, "negated"))])
+    else:
+        node.emit("ABS", [x])
+
+
+@lowers("Sign")
+def sign(node: Node) -> None:
+    """SIGN, or the difference of two comparisons for the integers that it lacks."""
+    x = node.x
+    if x.dtype.kind == "f" or x.dtype == np.int32:
+        node.emit("SIGN", [x])
+        return
+    zero, parts = node.const(0, x.dtype, "zero"), []
+    for code in ("GREATER", "LESS"):
+        holds = node.emit(code, [x, zero], node.like(x, code.lower(), np.bool_))
+        parts.append(node.emit("CAST", [holds], node.like(x, f"{code}_int"), inDataType=holds.dtype, outDataType=x.dtype))
+    node.emit("SUB", parts)
+
+
 @lowers(*BINARY)
 def binary(node: Node) -> None:
-    code = BINARY[node.op_type]
-    if node.op_type == "Div" and node.x.dtype.kind in "iu" and node.x.dtype != np.int32:
-        raise node.refuse(f"LiteRT divides int32 and float, not {node.x.dtype}", "cast the operands to int32 in the model")
-    node.emit(code, [node.x, node.input(1)])
+    node.emit(BINARY[node.op_type], [node.x, node.input(1)])
 
 
 @lowers(*VARIADIC)
@@ -234,29 +261,66 @@ def reciprocal(node: Node) -> None:
 
 @lowers("Pow")
 def power(node: Node) -> None:
-    exponent = _scalar(node, 1) if node.has_input(1) and node.input(1).data is not None and node.input(1).data.size == 1 else None  # type: ignore[union-attr]
+    exponent = _exponent(node)
     x = node.x
     if exponent == 2.0:
         node.emit("MUL", [x, x])
-    elif exponent == 0.5:
+    elif exponent == 0.5 and x.dtype.kind == "f":
         node.emit("SQRT", [x])
     elif exponent == 1.0:
         node.reshape(x, node.y.shape, out=node.y)
-    elif exponent == -1.0:
+    elif exponent == -1.0 and x.dtype.kind == "f":
         reciprocal(node)
-    elif exponent == -0.5:
+    elif exponent == -0.5 and x.dtype.kind == "f":
         node.emit("RSQRT", [x])
     elif exponent == 3.0:
         node.emit("MUL", [node.emit("MUL", [x, x], node.like(x, "square")), x])
     else:
-        node.emit("POW", [x, node.input(1)])
+        _general_power(node, x, node.input(1))
+
+
+def _exponent(node: Node) -> float | None:
+    """The exponent where it is one constant that leaves the shape of the base."""
+    data = node.input(1).data
+    return float(data.reshape(-1)[0]) if data is not None and data.size == 1 and node.x.shape == node.y.shape else None
+
+
+def _general_power(node: Node, x: Tensor, exponent: Tensor) -> None:
+    """POW takes one dtype: float32 if either operand is a float (ONNX gives the base's), otherwise the wider integer."""
+    dtype = x.dtype
+    if dtype != exponent.dtype:
+        dtype = np.dtype(np.float32) if "f" in (dtype.kind, exponent.dtype.kind) else np.dtype(np.int32)
+    left, right = _as(node, x, dtype, "base"), _as(node, exponent, dtype, "exponent")
+    if dtype == node.y.dtype:
+        node.emit("POW", [left, right])
+        return
+    raised = node.emit("POW", [left, right], node.like(node.y, "raised", dtype))
+    node.emit("CAST", [raised], inDataType=dtype, outDataType=node.y.dtype)
+
+
+def _as(node: Node, tensor: Tensor, dtype: np.dtype, hint: str) -> Tensor:
+    if tensor.dtype == dtype:
+        return tensor
+    if tensor.data is not None:
+        return node.const(tensor.data, dtype, hint)
+    return node.emit("CAST", [tensor], node.like(tensor, hint, dtype), inDataType=tensor.dtype, outDataType=dtype)
 
 
 @lowers("Mod")
 def modulo(node: Node) -> None:
-    if node.integer("fmod", 0):
-        raise node.refuse("LiteRT has the remainder with the divisor's sign only", "use fmod=0", "fmod")
-    node.emit("FLOOR_MOD", [node.x, node.input(1)])
+    """FLOOR_MOD has the divisor's sign; fmod has the dividend's, and is taken from the sizes of both."""
+    x, divisor = node.x, node.input(1)
+    if not node.integer("fmod", 0) or x.dtype.kind == "u":
+        node.emit("FLOOR_MOD", [x, divisor])
+        return
+    zero = node.const(0, x.dtype, "zero")
+    sizes = []
+    for tensor, hint in ((x, "dividend"), (divisor, "divisor")):
+        negated = node.emit("SUB", [zero, tensor], node.like(tensor, f"{hint}_negated"))
+        sizes.append(node.emit("MAXIMUM", [tensor, negated], node.like(tensor, f"{hint}_size")))
+    rest = node.emit("FLOOR_MOD", sizes, node.like(node.y, "rest"))
+    negative = node.emit("LESS", [x, zero], node.like(x, "negative", np.bool_))
+    node.emit("SELECT_V2", [negative, node.emit("SUB", [zero, rest], node.like(node.y, "opposite")), rest])
 
 
 @lowers("Xor")
@@ -280,6 +344,17 @@ def cast(node: Node) -> None:
 @lowers("IsNaN")
 def is_nan(node: Node) -> None:
     node.emit("NOT_EQUAL", [node.x, node.x])
+
+
+@lowers("IsInf")
+def is_inf(node: Node) -> None:
+    x, both = node.x, node.integer("detect_positive", 1) and node.integer("detect_negative", 1)
+    if not node.integer("detect_positive", 1) and not node.integer("detect_negative", 1):
+        node.emit("LESS", [x, node.const(-np.inf, x.dtype, "never")])
+        return
+    limit = np.inf if node.integer("detect_positive", 1) else -np.inf
+    tested = node.emit("ABS", [x], node.like(x, "size")) if both else x
+    node.emit("EQUAL", [tested, node.const(limit, x.dtype, "infinity")])
 
 
 @lowers("Erf")

@@ -10,14 +10,21 @@ from edgekit.litert.lower.table import Node, lowers
 
 @lowers("Gather")
 def gather(node: Node) -> None:
-    """GATHER; constant indices from the end are counted from the start. Computed ones are taken to be non-negative."""
+    """GATHER, with indices from the end counted from the start.
+
+    Computed indices into a constant (an embedding) are taken as they are: there GATHER itself refuses a negative one.
+    """
     axis = node.axis()
-    node.emit("GATHER", [node.x, _from_start(node, node.input(1), node.x.shape[axis])], axis=axis, batchDims=0)
+    indices = _from_start(node, node.input(1), node.x.shape[axis], trusted=node.x.data is not None)
+    node.emit("GATHER", [node.x, indices], axis=axis, batchDims=0)
 
 
-def _from_start(node: Node, indices: Tensor, size: int | str) -> Tensor:
+def _from_start(node: Node, indices: Tensor, size: int | str, *, trusted: bool) -> Tensor:
     if indices.data is None:
-        return indices
+        if trusted or not isinstance(size, int):
+            return indices
+        limit = node.const(size, indices.dtype, "size")
+        return node.emit("FLOOR_MOD", [indices, limit], node.like(indices, "from_start"))
     data = indices.data
     if (data < 0).any():
         if not isinstance(size, int):
@@ -26,38 +33,69 @@ def _from_start(node: Node, indices: Tensor, size: int | str) -> Tensor:
     return node.const(data.astype(np.int32), hint="indices")
 
 
-@lowers("GatherND")
-def gather_nd(node: Node) -> None:
-    if node.integer("batch_dims", 0):
-        raise node.refuse("LiteRT's GATHER_ND has no batch dimensions", "use batch_dims=0", "batch_dims")
-    indices = node.input(1)
-    if indices.data is not None:
-        sizes = np.array(node.static_shape(node.x)[: indices.data.shape[-1]])
-        indices = node.const(np.where(indices.data < 0, indices.data + sizes, indices.data).astype(np.int32), hint="indices")
-    node.emit("GATHER_ND", [node.x, indices])
-
-
-@lowers("GatherElements")
-def gather_elements(node: Node) -> None:
-    """As a GATHER from the flattened data, for constant indices."""
-    index, axis, shape = node.constant(1), node.axis(), node.static_shape(node.x)
-    assert index is not None
-    places: list[np.ndarray] = list(np.indices(index.shape))
-    places[axis] = np.where(index < 0, index + shape[axis], index)
-    flat = np.ravel_multi_index([p.astype(np.int64) for p in places], shape).astype(np.int32)
-    line = node.reshape(node.x, (int(np.prod(shape)),), "line")
-    node.emit("GATHER", [line, node.const(flat, hint="indices")], axis=0, batchDims=0)
-
-
 @lowers("OneHot")
 def one_hot(node: Node) -> None:
-    depth, values = node.constant(1), node.constant(2)
+    """ONE_HOT gives the off value to any index outside [0, depth), so only those in [-depth, 0) have to be moved."""
+    depth, values = node.constant(1), node.input(2)
     assert depth is not None
-    assert values is not None
-    axis = node.integer("axis", -1)
-    count = node.const(int(depth.reshape(-1)[0]), np.int32, "depth")
-    off, on = (node.const(v, node.y.dtype, hint) for v, hint in zip(values, ("off", "on"), strict=True))
-    node.emit("ONE_HOT", [node.x, count, on, off], axis=axis if axis != node.y.rank - 1 else -1)
+    axis, count = node.integer("axis", -1), int(depth.reshape(-1)[0])
+    axis = axis % node.y.rank
+    size = node.const(count, np.int32, "depth")
+    off, on = (_element(node, values, i, hint) for i, hint in enumerate(("off", "on")))
+    x = node.x
+    if x.data is not None:
+        data = x.data.astype(np.int64)
+        x = node.const(np.where(data < 0, data + count, data).astype(np.int32), hint="indices")
+    else:
+        if x.dtype not in (np.int32, np.int64):
+            x = node.emit("CAST", [x], node.like(x, "index", np.int32), inDataType=x.dtype, outDataType=np.dtype(np.int32))
+        below = node.emit("LESS", [x, node.const(0, x.dtype, "zero")], node.like(x, "below", np.bool_))
+        raised = node.emit("ADD", [x, node.const(count, x.dtype, "count")], node.like(x, "raised"))
+        x = node.emit("SELECT_V2", [below, raised, x], node.like(x, "from_start"))
+    node.emit("ONE_HOT", [x, size, on, off], axis=axis if axis != node.y.rank - 1 else -1)
+
+
+def _element(node: Node, pair: Tensor, i: int, hint: str) -> Tensor:
+    """One of two values as a scalar."""
+    if pair.data is not None:
+        return node.const(pair.data.reshape(-1)[i], pair.dtype, hint)
+    part = node.emit("SLICE", [pair, node.ints([i], "begin"), node.ints([1], "size")], node.temp((1,), f"{hint}1", pair.dtype))
+    return node.reshape(part, (), hint)
+
+
+@lowers("Hardmax")
+def hardmax(node: Node) -> None:
+    """One at the first largest value along the axis."""
+    axis, shape = node.axis("axis", -1), node.static_shape(node.x)
+    dropped = tuple(d for i, d in enumerate(shape) if i != axis)
+    top = node.temp(dropped, "top", np.int32)
+    node.emit("ARG_MAX", [node.x, node.const(axis, np.int32, "axis")], top, outputType=np.dtype(np.int32))
+    on, off = (node.const(v, node.y.dtype, hint) for v, hint in ((1, "on"), (0, "off")))
+    depth = node.const(shape[axis], np.int32, "depth")
+    node.emit("ONE_HOT", [top, depth, on, off], axis=axis if axis != len(shape) - 1 else -1)
+
+
+@lowers("EyeLike")
+def eye_like(node: Node) -> None:
+    rows, columns = node.static_shape(node.y)
+    eye = node.const(np.eye(rows, columns, node.integer("k", 0)), node.y.dtype, "eye")
+    node.reshape(eye, (rows, columns), out=node.y)
+
+
+@lowers("NonZero")
+def non_zero(node: Node) -> None:
+    """WHERE lists the places row by row; ONNX has them as columns. How many there are is known when the model runs."""
+    rank = node.x.rank
+    count = node.y.shape[1]
+    rows = node.emit("WHERE", [node.x], node.temp((count, rank), "places", np.int64))
+    node.emit("TRANSPOSE", [rows, node.ints((1, 0), "perm")])
+
+
+@lowers("ReverseSequence")
+def reverse_sequence(node: Node) -> None:
+    node.emit(
+        "REVERSE_SEQUENCE", [node.x, node.input(1)], seqDim=node.integer("time_axis", 0), batchDim=node.integer("batch_axis", 1)
+    )
 
 
 @lowers("Range")
@@ -74,10 +112,16 @@ def constant_of_shape(node: Node) -> None:
 
 @lowers("Trilu")
 def triangle(node: Node) -> None:
-    """A constant mask keeps one triangle of the last two axes."""
-    offset = node.constant(1)
-    rows, columns = (int(d) for d in node.static_shape(node.x)[-2:])
-    k = 0 if offset is None else int(offset.reshape(-1)[0])
-    ones = np.ones((rows, columns), bool)
-    mask = np.triu(ones, k) if node.integer("upper", 1) else np.tril(ones, k)
-    node.emit("SELECT_V2", [node.const(mask, hint="mask"), node.x, node.const(0, node.x.dtype, "zero")])
+    """A mask keeps one triangle of the last two axes; where the diagonal is computed, so is the mask."""
+    rows, columns = node.static_shape(node.x)[-2:]
+    upper = bool(node.integer("upper", 1))
+    distance = np.arange(columns)[None, :] - np.arange(rows)[:, None]
+    offset = node.input(1) if node.has_input(1) else node.const(0, np.int64, "main")
+    if offset.data is not None:
+        k = int(offset.data.reshape(-1)[0])
+        mask = node.const(distance >= k if upper else distance <= k, hint="mask")
+    else:
+        places = node.const(distance, offset.dtype, "distance")
+        code = "GREATER_EQUAL" if upper else "LESS_EQUAL"
+        mask = node.emit(code, [places, offset], node.temp((rows, columns), "mask", np.bool_))
+    node.emit("SELECT_V2", [mask, node.x, node.const(0, node.x.dtype, "zero")])

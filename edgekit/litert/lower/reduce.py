@@ -47,6 +47,9 @@ def reduce_log_sum(node: Node) -> None:
 def reduce_log_sum_exp(node: Node) -> None:
     """The maximum is taken out first, so that exp does not overflow."""
     x, axes = node.x, _axes(node)
+    if 0 in x.shape:
+        node.reshape(node.const(np.full(node.static_shape(node.y), -np.inf), x.dtype, "empty"), node.y.shape, out=node.y)
+        return
     kept = tuple(1 if i in axes else d for i, d in enumerate(x.shape))
     top = node.emit("REDUCE_MAX", [x, node.ints(axes, "axes")], node.temp(kept, "top"), keepDims=True)
     small = node.emit("EXP", [node.emit("SUB", [x, top], node.like(x, "shifted"))], node.like(x, "small"))
@@ -69,7 +72,22 @@ def _reduce(node: Node, code: str, x: Tensor, out: Tensor) -> Tensor:
     axes = _axes(node)
     if not axes:
         return node.reshape(x, out.shape, out=out)
+    if 0 in x.shape:
+        fill = _neutral(code, x.dtype)
+        return node.reshape(node.const(np.full(node.static_shape(out), fill, x.dtype), hint="empty"), out.shape, out=out)
+    if x.dtype == np.bool_:
+        code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
     return node.emit(code, [x, node.ints(axes, "axes")], out, keepDims=bool(node.integer("keepdims", 1)))
+
+
+def _neutral(code: str, dtype: np.dtype) -> float:
+    """What the reduction of nothing is."""
+    if code in ("SUM", "REDUCE_PROD"):
+        return 0 if code == "SUM" else 1
+    if dtype.kind == "f":
+        return {"MEAN": np.nan, "REDUCE_MAX": -np.inf, "REDUCE_MIN": np.inf}[code]
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return low if code == "REDUCE_MAX" else high
 
 
 def _square(node: Node) -> Tensor:
@@ -78,16 +96,19 @@ def _square(node: Node) -> Tensor:
 
 @lowers("ArgMax", "ArgMin")
 def arg(node: Node) -> None:
-    """ARG_MAX drops the axis; of equal values LiteRT takes the first."""
-    if node.integer("select_last_index", 0):
-        raise node.refuse("LiteRT takes the first of equal values", "use select_last_index=0", "select_last_index")
-    axis = node.axis("axis", 0)
+    """ARG_MAX drops the axis; of equal values it takes the first, and the last where the axis is reversed."""
+    x, axis, last = node.x, node.axis("axis", 0), bool(node.integer("select_last_index", 0))
     code = "ARG_MAX" if node.op_type == "ArgMax" else "ARG_MIN"
-    dropped = tuple(d for i, d in enumerate(node.x.shape) if i != axis)
-    out = node.y if node.y.shape == dropped else node.temp(dropped, "dropped")
-    node.emit(code, [node.x, node.const(axis, np.int32, "axis")], out, outputType=node.y.dtype)
-    if out is not node.y:
-        node.reshape(out, node.y.shape, out=node.y)
+    dropped = tuple(d for i, d in enumerate(x.shape) if i != axis)
+    if last:
+        x = node.emit("REVERSE_V2", [x, node.ints([axis], "reversed")], node.like(x, "backwards"))
+    out = node.y if node.y.shape == dropped and not last else node.temp(dropped, "dropped")
+    found = node.emit(code, [x, node.const(axis, np.int32, "axis")], out, outputType=node.y.dtype)
+    if last:
+        end = node.const(node.static_shape(node.x)[axis] - 1, node.y.dtype, "end")
+        found = node.emit("SUB", [end, found], node.y if node.y.shape == dropped else node.temp(dropped, "from_start"))
+    if found is not node.y:
+        node.reshape(found, node.y.shape, out=node.y)
 
 
 @lowers("CumSum")
@@ -98,18 +119,58 @@ def cumulative_sum(node: Node) -> None:
     node.emit("CUMSUM", [node.x, where], exclusive=bool(node.integer("exclusive", 0)), reverse=bool(node.integer("reverse", 0)))
 
 
+CUMPROD_STEPS = 256
+
+
+@lowers("CumProd")
+def cumulative_product(node: Node) -> None:
+    """One product per step along the axis: LiteRT has no such kernel."""
+    axis_given, shape = node.constant(1), node.static_shape(node.x)
+    assert axis_given is not None
+    axis = int(axis_given.reshape(-1)[0]) % len(shape)
+    length, backwards = shape[axis], bool(node.integer("reverse", 0))
+    if length > CUMPROD_STEPS:
+        raise node.refuse(f"{length} steps would be as many operators", f"use at most {CUMPROD_STEPS} elements", "axis")
+    slim = tuple(1 if i == axis else d for i, d in enumerate(shape))
+    parts = [node.temp(slim, f"part{i}", node.x.dtype) for i in range(length)]
+    if length == 1:
+        parts = [node.x]
+    else:
+        node.emit("SPLIT", [node.const(axis, np.int32, "axis"), node.x], parts, numSplits=length)
+    order = parts[::-1] if backwards else parts
+    if node.integer("exclusive", 0):
+        order = [node.const(np.ones(slim), node.x.dtype, "start"), *order[:-1]]
+    made = order[:1]
+    for i, part in enumerate(order[1:]):
+        made.append(node.emit("MUL", [made[-1], part], node.temp(slim, f"product{i}")))
+    if length == 1:
+        node.reshape(made[0], shape, out=node.y)
+    else:
+        node.emit("CONCATENATION", made[::-1] if backwards else made, axis=axis)
+
+
 @lowers("TopK")
 def top_k(node: Node) -> None:
-    """The largest k along the last axis, sorted."""
-    k = node.constant(1)
-    if k is None or node.axis("axis", -1) != node.x.rank - 1 or node.integer("largest", 1) != 1:
-        raise node.refuse("LiteRT finds the largest k along the last axis", "use axis=-1 and largest=1", "axis")
-    count = node.const(int(k.reshape(-1)[0]), np.int32, "k")
-    values = node.outputs[0]
-    if len(node.outputs) == 1:
-        node.emit("TOPK_V2", [node.x, count], [values, node.like(values, "indices", np.int32)])
-        return
-    wide = node.outputs[1]
-    indices = node.like(wide, "indices32", np.int32)
-    node.emit("TOPK_V2", [node.x, count], [values, indices])
-    node.emit("CAST", [indices], wide, inDataType=indices.dtype, outDataType=wide.dtype)
+    """The largest k along the last axis, sorted; the smallest are the largest of what decreases as the values grow."""
+    k, x, values = node.constant(1), node.x, node.outputs[0]
+    assert k is not None
+    if node.axis("axis", -1) != x.rank - 1:
+        raise node.refuse("LiteRT finds the largest along the last axis", "report this: the layout should have moved it", "axis")
+    count, smallest = node.const(int(k.reshape(-1)[0]), np.int32, "k"), not node.integer("largest", 1)
+    indices = node.temp(values.shape, "indices32", np.int32)
+    found = node.like(values, "turned") if smallest else values
+    node.emit("TOPK_V2", [_turned(node, x, "turned_in") if smallest else x, count], [found, indices])
+    if smallest:
+        _turned(node, found, "turned_out", values)
+    if len(node.outputs) > 1:
+        wide = node.outputs[1]
+        node.emit("CAST", [indices], wide, inDataType=indices.dtype, outDataType=wide.dtype)
+
+
+def _turned(node: Node, x: Tensor, hint: str, out: Tensor | None = None) -> Tensor:
+    """-x for floats, and the bitwise complement for integers, which does not overflow. Both undo themselves."""
+    out = out or node.like(x, hint)
+    if x.dtype.kind == "f":
+        return node.emit("NEG", [x], out)
+    top = node.const(np.iinfo(x.dtype).max if x.dtype.kind == "u" else -1, x.dtype, f"{hint}_top")
+    return node.emit("SUB", [top, x], out)
