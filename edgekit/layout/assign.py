@@ -30,6 +30,7 @@ Mode = tuple[Perm, ...]
 Relate = Callable[[int, Perm], Mode | None]
 
 TRANSPOSE_OVERHEAD = 64  # bytes-equivalent of having one more operator, so that many small transposes do not come for free
+SCATTERED_PASSES = 3  # over the bytes, where they do not move in runs
 RESHAPE_COST = 16  # the orders differ in axes of size 1 only
 MAX_PROPOSALS = 12  # per region; real networks need two or three
 MAX_WINDOWS = 64  # per region
@@ -52,11 +53,13 @@ class Group:
         mode: The present choice; at first one that is always possible.
         relate: From a port's permutation to the whole mode, or None where that port cannot have it. A fixed group has no
             `relate`.
+        choices: Modes of its own that it can work in as well, and that no neighbour may ask for by itself.
     """
 
     ports: tuple[Port, ...]
     mode: Mode
     relate: Relate | None = None
+    choices: tuple[Mode, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,17 @@ class ValueSize:
         return prod(d for d in self.shape if isinstance(d, int))
 
     def cost(self, have: Perm, want: Perm) -> int:
-        """Of holding it as `have` where `want` is needed, in bytes moved (read and written)."""
+        """Of holding it as `have` where `want` is needed, in bytes moved: read and written, and written again where the innermost
+        axis changes, for then neighbours in memory part."""
         if have == want:
             return 0
         if not moves_data(have, want, self.shape):
             return RESHAPE_COST
-        return 2 * self.itemsize * self.elements + TRANSPOSE_OVERHEAD
+        passes = 2 if self._innermost(have) == self._innermost(want) else SCATTERED_PASSES
+        return passes * self.itemsize * self.elements + TRANSPOSE_OVERHEAD
+
+    def _innermost(self, order: Perm) -> int:
+        return next(axis for axis in reversed(order) if self.shape[axis] != 1)
 
 
 @dataclass
@@ -148,7 +156,7 @@ class Problem:
         proposals = self._proposals(inside, nets)
         for proposal in proposals:
             self._move(defaults | proposal)
-        alternatives = [*proposals, defaults]
+        alternatives = [*proposals, self._spread(self._own_choices(region), inside), defaults]
         windows = MAX_WINDOWS
         while self.cost(nets):
             moved = [self._expand(proposal) for proposal in alternatives]
@@ -170,6 +178,16 @@ class Problem:
         want = {v: next(p for u in self.users[v][1:] if (p := self._perm(*u)) != have[v]) for v in torn}
         moved = [self._expand(self._spread(list(seeds.items()), inside)) for seeds in (have, want)]
         return any(moved)
+
+    def _own_choices(self, region: list[int]) -> list[tuple[int, Perm]]:
+        """The orders of values that some group offers on its own, where they differ from what it has."""
+        found: dict[int, Perm] = {}
+        for g in region:
+            for mode in self.groups[g].choices:
+                for port, perm, present in zip(self.groups[g].ports, mode, self.groups[g].mode, strict=True):
+                    if perm != present:
+                        found.setdefault(port.value, perm)
+        return list(found.items())
 
     def _spread(self, seeds: list[tuple[int, Perm]], inside: set[int]) -> dict[int, Mode]:
         """The modes that groups take when values are held as in `seeds`; the nearest seed decides."""

@@ -90,7 +90,7 @@ class Assignment:
         groups = []
         for node, part in self._parts:
             ports = tuple(Port(self._number(s.of(node)), s.is_output) for s in part.slots)
-            groups.append(Group(ports, part.default, part.relate))
+            groups.append(Group(ports, part.default, part.relate, part.choices))
 
         def outside(values: Iterable[ir.Value], perms: Perms, is_output: bool) -> None:
             for v in values:

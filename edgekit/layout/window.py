@@ -119,6 +119,9 @@ def _modes_in_sight(problem: Problem, window: list[int]) -> dict[int, list[Mode]
                     seen.update(dict.fromkeys(new))
 
     meet((net, problem.groups[g].mode[p]) for net in nets for g, p in problem.users[net])
+    for g in window:
+        for choice in problem.groups[g].choices:
+            meet((port.value, perm) for port, perm in zip(problem.groups[g].ports, choice, strict=True))
     # An order that differs in axes of size 1 costs next to nothing here and may be what another value wants.
     meet([(net, alike) for net, perm in seen for alike in _alike(perm, problem.values[net].shape)])
     return modes

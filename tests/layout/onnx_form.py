@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 
 from edgekit.layout import CHANNELS_LAST, dims
+from edgekit.layout.assign import ValueSize
 from edgekit.layout.permutation import channels_last, identity, inverse, moves_data
 
 SPATIAL_OUTPUT = "/nchw"
@@ -45,9 +44,9 @@ def transpose_cost(model: ir.Model) -> int:
         if source is None or source.const_value is not None or not dims(source):
             continue
         shape = dims(source)
-        perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else identity(len(shape))[::-1]
-        if moves_data(identity(len(shape)), tuple(perm), shape):
-            total += 2 * 4 * prod(d for d in shape if isinstance(d, int)) + 64
+        perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else identity(len(shape))[::-1]
+        if moves_data(identity(len(shape)), perm, shape):
+            total += ValueSize(shape, 4).cost(identity(len(shape)), perm)
     return total
 
 

@@ -42,7 +42,7 @@ def test_one_transpose_serves_all_consumers_that_need_it() -> None:
     value = ValueSize((1, 8, 4, 4), 4)
     producer = Group((Port(0, True),), (NCHW,))
     consumers = [Group((Port(0, False),), (NHWC,)) for _ in range(3)]
-    assert Problem([value], [producer, *consumers]).cost() == 2 * 4 * 128 + assign.TRANSPOSE_OVERHEAD
+    assert Problem([value], [producer, *consumers]).cost() == assign.SCATTERED_PASSES * 4 * 128 + assign.TRANSPOSE_OVERHEAD
 
 
 def test_a_transpose_moves_to_where_the_value_is_small() -> None:
@@ -53,6 +53,11 @@ def test_a_transpose_moves_to_where_the_value_is_small() -> None:
     problem.solve()
     assert follow.mode == (NCHW, NCHW)
     assert problem.cost() == small.cost(NCHW, NHWC)
+
+
+def test_a_transpose_that_moves_whole_runs_is_cheaper() -> None:
+    value = ValueSize((1, 64, 8, 32), 4)
+    assert value.cost(NCHW, (0, 2, 1, 3)) < value.cost(NCHW, (0, 2, 3, 1))
 
 
 def test_axes_of_size_1_move_for_the_price_of_a_reshape() -> None:

@@ -63,4 +63,6 @@ def _batched(node: ir.Node, transposed_right: bool) -> list[Part]:
             return None
         return mode(batch, swapped) if same or batch == identity(len(batch)) else None
 
-    return [Part(slots, mode(identity(ranks[0] - 2), False), relate)]
+    batch = identity(ranks[0] - 2)
+    choices = (mode(batch, True),) if transposed_right and Slot(1) in slots else ()
+    return [Part(slots, mode(batch, False), relate, choices=choices)]

@@ -36,12 +36,14 @@ class Part:
         relate: `relate(i, perm)` gives the permutations of all slots when the i-th has `perm`, None where it cannot; the part
             can only have `default` where it has no `relate`.
         settle: Called with the chosen permutations before any node is rewritten, for a choice that reaches beyond the node.
+        choices: Other permutations of all slots that the operator offers, which no neighbour would ask for.
     """
 
     slots: tuple[Slot, ...]
     default: tuple[Perm, ...]
     relate: Relate | None = None
     settle: Callable[[tuple[Perm, ...]], None] | None = None
+    choices: tuple[tuple[Perm, ...], ...] = ()
 
 
 @dataclass(frozen=True)
