@@ -74,25 +74,28 @@ class Cell:
 
 def _lstm(e: _Emitter, x: Tensor, h: Tensor | None, c: Tensor | None) -> tuple[Tensor, Tensor]:
     """i, o, f = f(x + h·R' + P ⊙ c), c' = f ⊙ c + i ⊙ g(x + h·R'), h' = o ⊙ h(c'); the output gate's peephole sees c'."""
-    i, o, f, g = e.split(e.plus_recurrent(x, h, group=0), 4, "gates")
-    i = e.activated(0, e.plus_peephole(i, "Pi", c), "i")
-    new = e.binary("MUL", i, e.activated(1, g, "g"), "new")
+    gates = e.gates(e.plus_recurrent(x, h, group=0), "iog" if c is None or e.cell.coupled else "iofg", "iofg")
+    i = e.activated(0, e.plus_peephole(gates["i"], "Pi", c), "i")
+    new = e.binary("MUL", i, e.activated(1, gates["g"], "g"), "new")
     if c is not None:
-        forget = e.binary("SUB", e.scalar(1), i, "f") if e.cell.coupled else e.activated(0, e.plus_peephole(f, "Pf", c), "f")
+        forget = (
+            e.activated(0, e.plus_peephole(gates["f"], "Pf", c), "f") if "f" in gates else e.binary("SUB", e.scalar(1), i, "f")
+        )
         new = e.binary("ADD", e.binary("MUL", forget, c, "kept"), new, "c")
-    o = e.activated(0, e.plus_peephole(o, "Po", new), "o")
+    o = e.activated(0, e.plus_peephole(gates["o"], "Po", new), "o")
     return e.binary("MUL", o, e.function(2, new, "c_out"), "h"), new
 
 
 def _gru(e: _Emitter, x: Tensor, x_new: Tensor, h: Tensor | None) -> Tensor:
     """z, r = f(x + h·R'), n = g(x + (r ⊙ h)·R') or g(x + r ⊙ (h·R' + Rb)), h' = n + z ⊙ (h - n)."""
-    z, r = e.split(e.activated(0, e.plus_recurrent(x, h, group=0), "zr"), 2, "zr")
-    if e.cell.late_reset:
-        bias = e.cell.weights.get("Rb")
-        inner = bias if h is None else e.product(h, 1, bias)
-        total = x_new if inner is None else e.binary("ADD", x_new, e.binary("MUL", r, inner, "reset"), "candidate")
-    else:
-        total = e.plus_recurrent(x_new, None if h is None else e.binary("MUL", r, h, "reset"), group=1)
+    # What the reset gate multiplies: the state, or what is made of it.
+    bias = e.cell.weights.get("Rb")
+    reset = h if not e.cell.late_reset else bias if h is None else e.product(h, 1, bias)
+    gates = e.gates(e.activated(0, e.plus_recurrent(x, h, group=0), "zr"), "z" if reset is None else "zr", "zr")
+    z, total = gates["z"], x_new
+    if reset is not None:
+        kept = e.binary("MUL", gates["r"], reset, "reset")
+        total = e.binary("ADD", x_new, kept, "candidate") if e.cell.late_reset else e.plus_recurrent(x_new, kept, group=1)
     new = e.activated(1, total, "new")
     if h is None:
         return e.binary("SUB", new, e.binary("MUL", z, new, "less"), "h")
@@ -121,9 +124,17 @@ class _Emitter:
         seen = self.binary("MUL", c, self.cell.weights[weights], f"{weights}/seen")
         return self.binary("ADD", gate, seen, f"{weights}/total")
 
-    def split(self, tensor: Tensor, count: int, hint: str) -> list[Tensor]:
-        parts = [self.temp(self.cell.hidden, f"{hint}{i}") for i in range(count)]
-        self.node.emit("SPLIT", [self.node.const(1, np.int32, f"{self.hint}/axis"), tensor], parts, numSplits=count)
+    def gates(self, tensor: Tensor, wanted: str, given: str) -> dict[str, Tensor]:
+        """Those of the gates that lie side by side that are wanted. No part is made that nobody takes: calibration reads all."""
+        hidden = self.cell.hidden
+        parts = {gate: self.temp(hidden, f"gate_{gate}") for gate in wanted}
+        if wanted == given:
+            axis = self.node.const(1, np.int32, f"{self.hint}/axis")
+            self.node.emit("SPLIT", [axis, tensor], list(parts.values()), numSplits=len(parts))
+        else:
+            for gate, part in parts.items():
+                begin = self.node.ints([0, given.index(gate) * hidden], f"{self.hint}/{gate}_begin")
+                self.node.emit("SLICE", [tensor, begin, self.node.ints([-1, hidden], f"{self.hint}/{gate}_size")], part)
         return parts
 
     def activated(self, which: int, x: Tensor, hint: str) -> Tensor:
