@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.errors import QuantizeError
 from edgekit.ort.model import clean, to_proto
-from edgekit.ort.session import open_session
+from edgekit.ort.probe import INFINITE, PROBES, largest_magnitudes
 
 if TYPE_CHECKING:
     import onnx
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 LARGEST = 65504.0
 SMALLEST = 2.0**-24
-
-# A finite constant of this size stands for infinity (attention masks, open clips): it becomes float16's largest number.
-INFINITE = 1e9
 
 # Sums and powers leave float16's range, or lose its 11 bits, on ordinary activations.
 _NEEDS_RANGE = frozenset(
@@ -36,8 +33,7 @@ _NO_KERNEL = frozenset(
     "RandomNormalLike RandomUniform RandomUniformLike Range RoiAlign TopK Upsample".split()
 )
 
-# Feeds that are run to find activations beyond float16, and how close to its end counts as beyond.
-_PROBES = 16
+# How close to float16's end an activation counts as beyond it.
 _MARGIN = 0.5
 
 
@@ -57,7 +53,7 @@ def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[b
 
     proto = onnx.shape_inference.infer_shapes(to_proto(hub), data_prop=True)
     model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ir.from_proto(proto)).model
-    beyond = _beyond_range(proto, calibration.subset(_PROBES)) if calibration else {}
+    beyond = _beyond_range(proto, calibration.subset(PROBES)) if calibration else {}
     conversion = _Conversion(model.graph, beyond)
     conversion.run()
     data = clean(ir.to_proto(model)).SerializeToString(deterministic=True)
@@ -66,22 +62,7 @@ def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[b
 
 def _beyond_range(proto: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, float]:
     """Names of values that leave float16's range on real inputs, with their largest magnitude."""
-    import onnx
-
-    probe = onnx.ModelProto()
-    probe.CopyFrom(proto)
-    have = {value.name for value in probe.graph.output}
-    for value in proto.graph.value_info:
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in have:
-            probe.graph.output.add().CopyFrom(value)
-    session = open_session(probe.SerializeToString(), optimize="none")
-    names = [value.name for value in session.get_outputs()]
-    largest = dict.fromkeys(names, 0.0)
-    for feed in feeds:
-        for name, array in zip(names, session.run(None, dict(feed)), strict=True):
-            finite = array[np.isfinite(array)] if array.dtype == np.float32 else array[:0]
-            largest[name] = max(largest[name], float(np.abs(finite).max(initial=0.0)))
-    return {name: size for name, size in largest.items() if LARGEST * _MARGIN < size < INFINITE}
+    return {name: size for name, size in largest_magnitudes(proto, feeds).items() if LARGEST * _MARGIN < size < INFINITE}
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, QuantizeError
+from edgekit.ort.probe import INFINITE
 from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
 
@@ -96,6 +98,8 @@ def _quantized(data: bytes, precision: str, samples: Sequence[Mapping[str, np.nd
     for pattern in recipe.keep_float:
         work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
     ranges = _ranges(data, samples, work.get_quantization_recipe()) if precision == "int8" else None
+    for result in _results_beside_infinity(data, ranges or {}):
+        work.update_quantization_recipe(f"^{re.escape(result)}", names.ALL_SUPPORTED, algorithm_key=float_)
     return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
@@ -108,7 +112,10 @@ def _ranges(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe: An
     from ai_edge_quantizer.calibrator import CalibrationMode
 
     fast = _calibrated(data, samples, recipe, CalibrationMode.CALIBRATION_PROFILER_BASED)
-    needed = _calibrated(data, samples[:1], recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
+    try:
+        needed = _calibrated(data, samples[:1], recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
+    except ValueError:  # the slow way cannot read tensors without memory, such as the optional inputs of an LSTM
+        return fast
     if needed.keys() <= fast.keys():
         return {name: fast[name] for name in needed}
     return _calibrated(data, samples, recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
@@ -124,6 +131,31 @@ def _calibrated(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe
     (signature,) = work.get_signature_list()
     work.calibrate({signature: samples}, manager)
     return work.get_model_qsvs()
+
+
+def _results_beside_infinity(data: bytes, ranges: Mapping[str, Any]) -> list[str]:
+    """Results of the operators that touch a stand-in for infinity (attention masks): one int8 scale over it would make all
+    else zero."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    found = []
+    for graph in model.subgraphs:
+        names = [tensor.name.decode() for tensor in graph.tensors]
+        infinite = {i for i, name in enumerate(names) if _is_infinite(ranges.get(name))}
+        for i, tensor in enumerate(graph.tensors):
+            content = model.buffers[tensor.buffer].data
+            if tensor.type == schema.TensorType.FLOAT32 and content is not None and len(content):
+                values = np.frombuffer(bytes(content), np.float32)
+                infinite |= {i} if (np.abs(values[np.isfinite(values)]) >= INFINITE).any() else set()
+        for operator in graph.operators:
+            if infinite.intersection([*operator.inputs, *operator.outputs]):
+                found += [names[i] for i in operator.outputs]
+    return found
+
+
+def _is_infinite(extremes: Mapping[str, Any] | None) -> bool:
+    return any(np.abs(array).max() >= INFINITE for end, array in (extremes or {}).items() if end in ("min", "max"))
 
 
 @contextlib.contextmanager

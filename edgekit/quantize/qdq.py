@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgekit.errors import EdgekitError, QuantizeError
 from edgekit.ort.model import clean, to_proto
+from edgekit.ort.probe import INFINITE, PROBES, largest_magnitudes
 from edgekit.ort.session import rewrite
 from edgekit.quantize.recipe import Recipe
 
@@ -56,6 +59,13 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
     # Histograms would hold every activation of every sample in memory; with a stride of 1 they are merged sample by sample.
     extra_options = {} if recipe.ranges == "minmax" else {"CalibStridedMinMax": 1}
 
+    infinite = _infinite_values(prepared, calibration.subset(PROBES))
+    excluded = [
+        node.name
+        for node in prepared.graph.node
+        if recipe.keeps(node.name) or _is_dilated_pool(node) or not infinite.isdisjoint((*node.input, *node.output))
+    ]
+
     def run(path: Path) -> None:
         quantize(
             prepared,
@@ -66,7 +76,7 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
             reduce_range=recipe.reduce_range,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in prepared.graph.node if recipe.keeps(node.name) or _is_dilated_pool(node)],
+            nodes_to_exclude=excluded,
             calibrate_method=method,
             extra_options=extra_options,
         )
@@ -129,6 +139,18 @@ def _prepared(hub: ir.Model) -> onnx.ModelProto:
             del node.attribute[:]
             node.attribute.extend(kept)
     return model
+
+
+def _infinite_values(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> set[str]:
+    """Values that hold stand-ins for infinity, as attention masks do: one int8 scale over them would make all else zero."""
+    from onnx import numpy_helper
+
+    names = {name for name, size in largest_magnitudes(model, feeds).items() if size >= INFINITE}
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32 and (np.abs(array) >= INFINITE).any():
+            names.add(tensor.name)
+    return names
 
 
 def _is_dilated_pool(node: onnx.NodeProto) -> bool:
