@@ -1,9 +1,9 @@
 """Keras LSTM and GRU layers as ONNX LSTM and GRU operators.
 
-Keras 3 traces a recurrent layer into a TensorFlow While loop whose body tf2onnx does not recognize as a cell: it would arrive
-as an ONNX Loop, which no mobile runtime runs well and no quantizer reads. So while a model is traced, each layer that an ONNX
-operator can express puts one marker (a PyFunc that is never called) in place of its loop, and tf2onnx is told to write
-the operator for it:
+Keras 3 traces a recurrent layer into a TensorFlow While loop. tf2onnx looks for the pattern of a cell in the loop's body and
+finds it for an LSTM with the usual activations and an open batch alone; everything else would arrive as an ONNX Loop, which no
+mobile runtime runs well and no quantizer reads. So while a model is traced, each layer that an ONNX operator can express puts one
+marker (a PyFunc that is never called) in place of its loop, and tf2onnx is told to write the operator for it:
 
     before   x ─► While(MatMul, Split, Sigmoid, Tanh, Mul, Add …) ─► y
     after    x ─► Transpose ─► LSTM(W, R, B, h0, c0) ─► Squeeze ─► Transpose ─► y
