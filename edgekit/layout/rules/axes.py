@@ -201,7 +201,7 @@ def shape_parts(node: ir.Node) -> list[Part]:
     return aligned(node, size, {Slot(0): range(size)})
 
 
-def shape(r: Rewriter) -> None:
+def logical_shape(r: Rewriter) -> None:
     """The shape of what is held, put back into the logical order."""
     if not r.moved:
         return
