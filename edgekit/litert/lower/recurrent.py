@@ -5,7 +5,8 @@ is unrolled; a longer one is a WHILE whose body does CHUNK steps, so that the st
 copies the loop variables that change). A reverse direction counts down: nothing is reversed.
 
 UNIDIRECTIONAL_SEQUENCE_LSTM is not used: its states are variable tensors that the kernel neither clears nor takes from an operand
-(tensorflow/lite/kernels/unidirectional_sequence_lstm.cc), so a second run of one interpreter would go on where the first ended.
+(tensorflow/lite/kernels/unidirectional_sequence_lstm.cc), so a second run of one interpreter goes on where the first ended. For
+LSTM(64) over 50 steps that was wrong by a quarter, and took 1.6 times as long as what is written here (ai-edge-litert 2.3.0).
 """
 
 from __future__ import annotations
