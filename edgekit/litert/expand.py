@@ -99,7 +99,7 @@ def _prepared(node: ir.Node, function: ir.Function) -> ir.Model | None:
                 name=f"in{len(stands)}", type=value.type, shape=value.shape.copy() if value.shape else None, const_value=constant
             )
     outputs = [ir.Value(name=f"out{i}", type=v.type, shape=v.shape) for i, v in enumerate(node.outputs[: len(function.outputs)])]
-    attributes = list(node.attributes.values())
+    attributes = [*node.attributes.values(), *_defaults(node, function)]
     inputs = [None if v is None else stands[v] for v in node.inputs]
     call = ir.Node(DOMAIN, node.op_type, inputs, attributes, outputs=outputs)
     graph = ir.Graph(
@@ -116,6 +116,17 @@ def _prepared(node: ir.Node, function: ir.Function) -> ir.Model | None:
     except SourceError:
         return None  # the body does not fit this form; the node is then refused under its own name
     return model
+
+
+def _defaults(node: ir.Node, function: ir.Function) -> list[ir.Attr]:
+    """The attributes that the node leaves at ONNX's defaults: a body refers to them by name."""
+    import onnx.defs
+
+    found = []
+    for name, attribute in onnx.defs.get_schema(node.op_type, node.domain).attributes.items():
+        if name not in node.attributes and name in function.attributes and attribute.default_value.name:
+            found.append(ir.serde.deserialize_attribute(attribute.default_value))
+    return found
 
 
 def _splice(node: ir.Node, body: ir.Model) -> None:

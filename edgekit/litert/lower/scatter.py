@@ -71,7 +71,7 @@ def _scatter(node: Node, rows: Tensor, count: int, inner: int) -> None:
     reduction = node.string("reduction", "none")
     if count == 0:
         node.reshape(node.x, shape, out=node.y)
-    elif rows.data is not None:
+    elif rows.data is not None and reduction != "add":
         _scatter_known(node, data, updates, rows.data, reduction)
     elif reduction == "add":
         spread = _spread(node, rows, updates, height, inner)
@@ -98,7 +98,7 @@ def _spread(node: Node, rows: Tensor, updates: Tensor, height: int, inner: int) 
     return node.emit("SCATTER_ND", [column, updates, target], node.temp((height, inner), f"{updates.name}/spread", updates.dtype))
 
 
-COMBINE = {"add": "ADD", "mul": "MUL", "max": "MAXIMUM", "min": "MINIMUM"}
+COMBINE = {"mul": "MUL", "max": "MAXIMUM", "min": "MINIMUM"}
 
 
 def _scatter_known(node: Node, data: Tensor, updates: Tensor, rows: np.ndarray, reduction: str) -> None:

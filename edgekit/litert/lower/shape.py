@@ -221,7 +221,15 @@ def depth_to_space(node: Node) -> None:
 
 @lowers("SpaceToDepth")
 def space_to_depth(node: Node) -> None:
-    node.emit("SPACE_TO_DEPTH", [node.x], blockSize=node.integer("blocksize"))
+    """Channels-last SPACE_TO_DEPTH is ONNX's DCR; CRD is another order of the resulting channels."""
+    block = node.integer("blocksize")
+    if node.string("mode", "DCR") != "CRD":
+        node.emit("SPACE_TO_DEPTH", [node.x], blockSize=block)
+        return
+    made = node.emit("SPACE_TO_DEPTH", [node.x], node.like(node.y, "blocks"), blockSize=block)
+    channels = node.static_shape(node.y)[3]
+    order = np.arange(channels).reshape(block * block, -1).T.reshape(-1)
+    node.emit("GATHER", [made, node.ints(order.tolist(), "order")], axis=3, batchDims=0)
 
 
 @lowers("Shape")
