@@ -28,7 +28,7 @@ def main() -> int:
     source, data = SOURCES[framework]
     command = f"""edgekit export {source} --target android --precision fp32,fp16,int8
         --calibration {data}_calibration.npz --data {data}_test.npz --labels samples/digits_labels.npy
-        --output out/digits-{framework} --force"""
+        --output out/digits-{framework}"""
     if framework == "torch":
         command += " --input image=1x1x8x8"
     words = shlex.split(command)
