@@ -90,6 +90,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.fold_norms import fold_norms
     from edgekit.litert.half import to_half
+    from edgekit.litert.head_projections import project_heads
     from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
     from edgekit.litert.split_projections import split_projections
@@ -99,6 +100,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     expand(model, has_lowering)
     notes = carry_floats(model)
     split_projections(model)
+    project_heads(model)
     fold_norms(model)
     decompose(model)
     held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)

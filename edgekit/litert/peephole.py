@@ -171,20 +171,21 @@ def factor_into_weights_below(work: _Work, op: Operator) -> bool:
 
 
 def factor_into_weights_above(work: _Work, op: Operator) -> bool:
-    """A scalar factor rises through reshapes and transposes into the weights and the bias that made its operand.
+    """A scalar factor rises through reshapes, transposes and constant offsets into the weights that made its operand.
 
-    Before: FULLY_CONNECTED(W, b) → RESHAPE → MUL(c)    After: FULLY_CONNECTED(c * W, c * b) → RESHAPE
+    Before: FULLY_CONNECTED(W, b) → RESHAPE → MUL(c)      After: FULLY_CONNECTED(c * W, c * b) → RESHAPE
+    Before: BATCH_MATMUL(x, W) → ADD(b) → MUL(c)          After: BATCH_MATMUL(x, c * W) → ADD(c * b)
     """
     for factor, source in _scalar_factors(op):
-        end = _weights_above(work, source)
-        if end is None:
+        constants = _constants_above(work, source)
+        if constants is None:
             return False
-        for place in (1, 2):
-            _scale_constant(work, end, place, factor)
-        result, maker = op.outputs[0], work.made_by(source)
-        assert maker is not None
+        for maker, place in constants:
+            _scale_constant(work, maker, place, factor)
+        last = work.made_by(source)
+        assert last is not None
         work.remove(op)
-        work.set_output(maker, result)
+        work.set_output(last, op.outputs[0])
         return True
     return False
 
@@ -221,19 +222,28 @@ def _weights_below(work: _Work, op: Operator) -> Operator | None:
         tensor = user.outputs[0]
 
 
-def _weights_above(work: _Work, tensor: Tensor) -> Operator | None:
-    """The operator with constant weights that made a tensor, reshapes and transposes aside, all with one user only."""
+def _constants_above(work: _Work, tensor: Tensor) -> list[tuple[Operator, int]] | None:
+    """The constants to scale to scale a tensor: those of its makers up to the weights, each with one user; None if that fails."""
+    found: list[tuple[Operator, int]] = []
     while True:
         maker = work.made_by(tensor)
-        if maker is None or work.only_user(tensor) is None:
+        if maker is None or maker.activation != "NONE" or work.only_user(tensor) is None:
             return None
+        source = maker.inputs[0]
+        if maker.code == "BATCH_MATMUL" and _is_constant(maker, 1):
+            return [*found, (maker, 1)]
         if maker.code in SCALABLE:
             has_bias = len(maker.inputs) > 2 and maker.inputs[2] is not None
-            fits = maker.activation == "NONE" and _is_constant(maker, 1) and (not has_bias or _is_constant(maker, 2))
-            return maker if fits else None
-        if maker.code not in ("RESHAPE", "TRANSPOSE") or maker.inputs[0] is None:
+            if not _is_constant(maker, 1) or (has_bias and not _is_constant(maker, 2)):
+                return None
+            return [*found, (maker, 1), (maker, 2)] if has_bias else [*found, (maker, 1)]
+        if maker.code in ("ADD", "SUB") and _is_constant(maker, 1) and source is not None and source.shape == tensor.shape:
+            found.append((maker, 1))
+        elif maker.code not in ("RESHAPE", "TRANSPOSE"):
             return None
-        tensor = maker.inputs[0]
+        if source is None:
+            return None
+        tensor = source
 
 
 def _scale_constant(work: _Work, op: Operator, place: int, factor: float) -> None:

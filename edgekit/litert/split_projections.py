@@ -1,7 +1,7 @@
 """A projection whose result is only ever taken in slices is made in slices.
 
-Before:  MatMul(x, W) → [Add(b)] → [Reshape to (…, 3, heads, size)] → Slice, Slice, Slice (or Split)
-After:   MatMul(x, Wq) → [Add(bq)] → Reshape;   MatMul(x, Wk) → …;   MatMul(x, Wv) → …
+Before:  MatMul(x, W) → [Add(b)] → [Reshape to (…, 3, heads, size)] → [Transpose] → Slice, Slice, Slice (or Split)
+After:   MatMul(x, Wq) → [Add(bq)] → Reshape → Transpose;   MatMul(x, Wk) → …;   MatMul(x, Wv) → …
 
 Attention layers are written so (one matrix for query, key and value). The arithmetic is the same and the copies are gone.
 
@@ -18,18 +18,25 @@ import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
 from edgekit.layout import reshape as reshaping
+from edgekit.layout.permutation import Perm, held_shape, identity, inverse, restrict
+from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose import Builder
 
 
 @dataclass(frozen=True)
 class _Projection:
-    """What makes a value: x · weights + bias, whose columns are then read as `factors` starting at the value's axis `first`."""
+    """What makes a value: x · weights + bias, its columns read as `factors` from axis `first` on, then transposed by `perm`."""
 
     x: ir.Value
     weights: np.ndarray
     bias: np.ndarray | None
     factors: tuple[int, ...]
     first: int
+    perm: Perm
+
+    def factor(self, axis: int) -> int:
+        """Which factor of the columns an axis of the value is; negative where it is none."""
+        return self.perm[axis] - self.first
 
 
 def split_projections(model: ir.Model) -> None:
@@ -46,7 +53,8 @@ def split_projections(model: ir.Model) -> None:
         axes = {axis for _, ranges in takers if ranges for axis, _, _ in ranges}
         taken = sum(stop - start for _, ranges in takers if ranges for _, start, stop in ranges)
         axis = next(iter(axes))
-        if len(axes) != 1 or axis < projection.first or taken > projection.factors[axis - projection.first]:
+        factor = projection.factor(axis)
+        if len(axes) != 1 or factor < 0 or taken > projection.factors[factor]:
             continue
         for user, ranges in takers:
             if ranges:
@@ -81,22 +89,25 @@ def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
 
 
 def _projection(value: ir.Value) -> _Projection | None:
-    """Follow a value up through a Reshape and an Add to a MatMul with constant weights."""
+    """Follow a value up through a Transpose, a Reshape and an Add to a MatMul with constant weights."""
+    node, perm = value.producer(), identity(rank(value))
+    if node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
+        perm, value = transpose_perm(node), node.inputs[0]
+        node = only_maker(value)
     shape, first = dims(value), rank(value) - 1
-    node = value.producer()
     if node is not None and node.op_type == "Reshape" and node.inputs[0] is not None:
         inner = node.inputs[0]
         blocks = reshaping.blocks(dims(inner), shape)
         last = None if blocks is None else next((out for source, out in blocks if source == (rank(inner) - 1,)), None)
         if last is None or last[-1] != len(shape) - 1 or last != tuple(range(last[0], len(shape))):
             return None
-        first, node = last[0], _only_maker(inner)
+        first, node = last[0], only_maker(inner)
     bias = None
     if node is not None and node.op_type == "Add":
         for i in (0, 1):
             added, source = constant(node.inputs[i]), node.inputs[1 - i]
             if added is not None and source is not None and added.size == dims(source)[-1] == added.shape[-1]:
-                bias, node = added.reshape(-1), _only_maker(source)
+                bias, node = added.reshape(-1), only_maker(source)
                 break
         else:
             return None
@@ -106,10 +117,11 @@ def _projection(value: ir.Value) -> _Projection | None:
     if weights is None or weights.ndim != 2:
         return None
     factors = tuple(int(d) for d in shape[first:])
-    return _Projection(node.inputs[0], weights, bias, factors, first)
+    return _Projection(node.inputs[0], weights, bias, factors, first, perm)
 
 
-def _only_maker(value: ir.Value) -> ir.Node | None:
+def only_maker(value: ir.Value) -> ir.Node | None:
+    """The node that makes a value which one node alone takes."""
     return value.producer() if len(value.uses()) == 1 and not value.is_graph_output() else None
 
 
@@ -118,15 +130,19 @@ def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: li
     columns = np.arange(projection.weights.shape[1]).reshape(projection.factors)
     lead = dims(projection.x)[:-1]
     for out, (axis, start, stop) in zip(node.outputs, ranges, strict=True):
-        chosen = np.take(columns, np.arange(start, stop), axis - projection.first).reshape(-1)
-        made = b.op(
-            "MatMul",
-            [projection.x, b.const(np.ascontiguousarray(projection.weights[:, chosen]))],
-            (*lead, len(chosen)),
-            out.dtype,
-        )
+        chosen = np.take(columns, np.arange(start, stop), projection.factor(axis)).reshape(-1)
+        weights = b.const(np.ascontiguousarray(projection.weights[:, chosen]))
+        made = b.op("MatMul", [projection.x, weights], (*lead, len(chosen)), out.dtype)
         if projection.bias is not None:
             made = b.op("Add", [made, b.const(projection.bias[chosen])], dims(made), out.dtype)
+        shape, perm = dims(out), projection.perm
+        if stop - start == 1:  # that axis is put back last, so that it is in nobody's way
+            shape, perm = (*shape[:axis], *shape[axis + 1 :]), restrict(perm, [a for a in range(len(perm)) if a != perm[axis]])
+        straight = held_shape(shape, inverse(perm))
+        if dims(made) != straight:
+            made = b.reshape(made, straight)
+        if perm != identity(len(perm)):
+            made = b.transpose(made, perm)
         if dims(made) != dims(out):
             made = b.reshape(made, dims(out))
         name = out.name

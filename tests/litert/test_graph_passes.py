@@ -43,16 +43,34 @@ def test_hard_sigmoid_gate_costs_no_operator() -> None:
 
 def test_a_scalar_factor_rises_into_the_projection_above() -> None:
     proto = model(
-        """net (float[1,6,16] x) => (float[1,2,6,8] y) {
+        """net (float[1,6,16] x) => (float[1,6,2,8] y) {
             p = MatMul(x, w)
             q = Add(p, b)
             r = Reshape(q, shape)
-            t = Transpose<perm=[0,2,1,3]>(r)
-            y = Mul(t, c)
+            y = Mul(r, c)
         }""",
         w=weights(16, 16), b=weights(16), shape=np.array([1, 6, 2, 8]), c=np.float32(0.35),
     )  # fmt: skip
-    check(proto, {"x": weights(1, 6, 16)}, {"FULLY_CONNECTED": 1, "RESHAPE": 1, "TRANSPOSE": 1})
+    check(proto, {"x": weights(1, 6, 16)}, {"FULLY_CONNECTED": 1, "RESHAPE": 1})
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_attention_has_one_transpose_a_layer(batch: int) -> None:
+    """Query, key and value are projected heads first; only the result has to be turned back."""
+    proto = model(
+        f"""net (float[{batch},5,16] x) => (float[{batch},5,16] y) {{
+            m = MatMul(x, w) p = Add(m, b) r = Reshape(p, split) t = Transpose<perm=[2,0,3,1,4]>(r)
+            q5, k5, v5 = Split<axis=0, num_outputs=3>(t)
+            q0 = Squeeze(q5, first) k0 = Squeeze(k5, first) v = Squeeze(v5, first)
+            q = Mul(q0, c) k = Mul(k0, c)
+            kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) a = Softmax<axis=-1>(s)
+            o = MatMul(a, v) u = Transpose<perm=[0,2,1,3]>(o) f = Reshape(u, merged) y = MatMul(f, w2)
+        }}""",
+        w=weights(16, 48), b=weights(48), w2=weights(16, 16), split=np.array([batch, 5, 3, 2, 8]),
+        merged=np.array([batch, 5, 16]), first=np.array([0]), c=np.float32(0.6),
+    )  # fmt: skip
+    expected = {"RESHAPE": 2, "BATCH_MATMUL": 5, "ADD": 3, "SOFTMAX": 1, "TRANSPOSE": 1, "FULLY_CONNECTED": 1}
+    check(proto, {"x": weights(batch, 5, 16)}, expected)
 
 
 def test_a_factor_used_twice_stays() -> None:
