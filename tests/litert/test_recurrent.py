@@ -47,7 +47,7 @@ class Layer:
         rows = GATES[self.kind] * self.hidden
 
         def normal(*shape: int) -> np.ndarray:
-            return noise.normal(0, 0.5, shape).astype(np.float32)
+            return noise.normal(0, self.hidden**-0.5, shape).astype(np.float32)
 
         made = {"W": normal(directions, rows, INPUTS), "R": normal(directions, rows, self.hidden)}
         if self.bias:
@@ -241,7 +241,11 @@ def test_half_precision_weights() -> None:
     assert max(relative_error(results[name], made[name]) for name in results) < 2e-3
 
 
-def test_large_weights_are_not_copied_for_every_step() -> None:
-    """XNNPACK packs the weights of each FULLY_CONNECTED: beyond some size a loop shares them between its iterations."""
-    assert "WHILE" not in compiled(Layer("LSTM", 12, hidden=64).model()).operators
-    assert "WHILE" in compiled(Layer("LSTM", 12, hidden=160).model()).operators
+@pytest.mark.parametrize(("hidden", "products"), [(64, 12), (96, 3), (128, 2), (192, 1)])
+def test_large_weights_are_not_copied_for_every_step(hidden: int, products: int) -> None:
+    """XNNPACK packs the weights of each FULLY_CONNECTED; the more there are, the fewer steps an iteration does."""
+    layer = Layer("LSTM", 12, hidden=hidden, initial="input", outputs=("Y_h",))
+    operators = compiled(layer.model()).operators
+    assert ("WHILE" in operators) == (products < 12)
+    assert operators["FULLY_CONNECTED"] == products + 1
+    assert layer.error() < TOLERANCE

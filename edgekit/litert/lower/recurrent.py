@@ -1,7 +1,7 @@
 """LSTM, GRU and RNN layers: the cell of edgekit.litert.lower.recurrent_cell along a sequence.
 
 What does not depend on the state, X·W' + bias of all steps, is one FULLY_CONNECTED in front of the recurrence. A short sequence
-is unrolled; a longer one is a WHILE whose body does CHUNK steps, so that the steps share what an iteration costs (the kernel
+is unrolled; a longer one is a WHILE whose body does a few steps, so that the steps share what an iteration costs (the kernel
 copies the loop variables that change). A reverse direction counts down: nothing is reversed.
 
 UNIDIRECTIONAL_SEQUENCE_LSTM is not used: its states are variable tensors that the kernel neither clears nor takes from an operand
@@ -23,9 +23,10 @@ from edgekit.litert.lower.recurrent_cell import ACTIVATIONS, GROUPS, Activation,
 from edgekit.litert.lower.table import Node, lowers
 
 CHUNK = 4
-"""Steps per iteration of a WHILE. More of them share the iteration's cost, but XNNPACK keeps a packed copy of the recurrent
-weights for each, and these have to stay in the cache. Measured on x86-64 for 16 to 256 units and 12 to 128 steps: 4 to 6 take the
-least time, 1 up to twice as much where the units are few."""
+CHUNK_BYTES = 1 << 19
+"""Steps per iteration of a WHILE, and the bytes of recurrent weights that they may take together. More steps share the
+iteration's cost, but XNNPACK keeps a packed copy of the weights for each, and these have to stay in the cache. Best on x86-64 with
+1 MiB of it, over 12 to 128 steps: 4 for up to 64 units (twice as fast as 1 for 16), 3 for 96, 2 for 128, 1 for 192 and more."""
 
 UNROLLED_STEPS = 32
 UNROLLED_BYTES = 1 << 20
@@ -95,11 +96,12 @@ def _run(
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
     """All steps. Returns h of each, if wanted, and the last state."""
     weights = sum(math.prod(node.static_shape(t)) for t in layer.cell.weights.values()) * np.dtype(np.float32).itemsize
-    if steps <= CHUNK or (steps <= UNROLLED_STEPS and steps * weights <= UNROLLED_BYTES):
+    chunk = max(1, min(CHUNK, CHUNK_BYTES // weights))
+    if steps <= chunk or (steps <= UNROLLED_STEPS and steps * weights <= UNROLLED_BYTES):
         return _unrolled(node, layer, sequences, steps, state, layer.hint)
-    rest = steps % CHUNK
+    rest = steps % chunk
     if not rest:
-        return _looped(node, layer, sequences, steps, state)
+        return _looped(node, layer, sequences, steps, chunk, state)
     # What does not fill a chunk comes first, when the state may still be zero.
     sizes = [steps - rest, rest] if layer.backwards else [rest, steps - rest]
     parts: list[list[Tensor]] = [[], []]
@@ -111,7 +113,7 @@ def _run(
         for part, tensor in zip(parts, reversed(made) if layer.backwards else made, strict=True):
             part.append(tensor)
     begun, state = _unrolled(node, layer, parts[0], rest, state, f"{layer.hint}/rest")
-    done, last = _looped(node, layer, parts[1], steps - rest, state)
+    done, last = _looped(node, layer, parts[1], steps - rest, chunk, state)
     if begun is None or done is None:
         return None, last
     whole = node.temp(layer.shape(steps, layer.cell.hidden), f"{layer.hint}/states")
@@ -149,12 +151,12 @@ def _unrolled(
 
 
 def _looped(
-    node: Node, layer: _Direction, sequences: Sequence[Tensor], steps: int, state: State
+    node: Node, layer: _Direction, sequences: Sequence[Tensor], steps: int, chunk: int, state: State
 ) -> tuple[Tensor | None, tuple[Tensor, ...]]:
     """A WHILE over (place, state, h of all steps, sequences, computed weights); the last two stay as they are."""
     cell, hint = layer.cell, layer.hint
     count, hidden = len(state), cell.hidden
-    first, move = (steps - CHUNK, -CHUNK) if layer.backwards else (0, CHUNK)
+    first, move = (steps - chunk, -chunk) if layer.backwards else (0, chunk)
     begin = [
         s if s is not None else _zeros(node, layer, sequences[0], (cell.batch, hidden), f"{hint}/zero{i}")
         for i, s in enumerate(state)
@@ -173,13 +175,13 @@ def _looped(
         known = dict(zip(computed, values[at[1] :], strict=True))
         inner = replace(layer, cell=replace(cell, weights={**cell.weights, **known}))
         place = start_at(n, values[0], layer.time, 3, hint)
-        chunk = []
+        taken = []
         for i, sequence in enumerate(values[at[0] : at[1]]):
             size = [-1, -1, int(sequence.shape[2])]
-            size[layer.time] = CHUNK
-            out = n.temp(layer.shape(CHUNK, size[2]), f"{hint}/chunk{i}", sequence.dtype)
-            chunk.append(n.emit("SLICE", [sequence, place, n.ints(size, f"{hint}/chunk{i}_size")], out))
-        made, after = _unrolled(n, inner, chunk, CHUNK, tuple(values[1 : 1 + count]), f"{hint}/step")
+            size[layer.time] = chunk
+            out = n.temp(layer.shape(chunk, size[2]), f"{hint}/chunk{i}", sequence.dtype)
+            taken.append(n.emit("SLICE", [sequence, place, n.ints(size, f"{hint}/chunk{i}_size")], out))
+        made, after = _unrolled(n, inner, taken, chunk, tuple(values[1 : 1 + count]), f"{hint}/step")
         filled = []
         if made is not None:
             buffer = values[1 + count]
