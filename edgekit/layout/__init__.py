@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgekit.layout.chains import split_before_transpose
 from edgekit.layout.graph import Assignment
 from edgekit.layout.permutation import Perm, channels_last, identity, inverse
 from edgekit.layout.rules import CHANNELS_FIRST_RULES, CHANNELS_LAST, CHANNELS_LAST_RULES, constant, dims, rank
@@ -24,6 +25,7 @@ def remove_transposes(model: ir.Model) -> int:
     """Rewrite the graph, in place, with the fewest bytes transposed; inputs and outputs stay. Returns the Transposes left."""
     graph = model.graph
     if any(node.op_type == "Transpose" for node in graph):
+        split_before_transpose(graph)
         Assignment(graph, CHANNELS_FIRST_RULES).apply({}, {})
     return sum(node.op_type == "Transpose" for node in graph)
 
@@ -43,6 +45,7 @@ def to_channels_last(model: ir.Model, *, input_layout: str = "keep", output_layo
         input_layout, output_layout: `keep` leaves the model's own order of axes. `nhwc` and `nchw` hold what a spatial operator
             sees (an image, a feature map) channels-last or channels-first, and keep everything else.
     """
+    split_before_transpose(model.graph)
     assignment = Assignment(model.graph, CHANNELS_LAST_RULES)
     seen = assignment.spatial_demands()
 

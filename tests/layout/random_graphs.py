@@ -220,6 +220,24 @@ def _reshape(b: Builder, x: str, shape: tuple[Dim, ...]) -> None:
     b.add("Reshape", [x, b.constant(target, np.int64)], (*shape[:start], *tail))
 
 
+def _reshape_around_transpose(b: Builder, x: str, shape: tuple[Dim, ...]) -> None:
+    """Patches and their like: other cuts of the same elements on either side of a Transpose."""
+    if not all(isinstance(d, int) for d in shape):
+        return
+    for side in range(2):
+        size = prod(int(d) for d in shape)
+        cuts = [d for d in range(1, size + 1) if size % d == 0]
+        first = b.pick(cuts)
+        second = b.pick([d for d in cuts if size // first % d == 0])
+        shape = (first, second, size // first // second)
+        b.add("Reshape", [x, b.constant(shape, np.int64)], shape)
+        if side == 0:
+            perm = b.pick([(1, 0, 2), (0, 2, 1), (2, 0, 1)])
+            shape = tuple(shape[p] for p in perm)
+            b.add("Transpose", [list(b.shapes)[-1]], shape, perm=perm)
+        x = list(b.shapes)[-1]
+
+
 def _squeeze(b: Builder, x: str, shape: tuple[Dim, ...]) -> None:
     ones = [a for a, d in enumerate(shape) if d == 1]
     if ones and len(shape) > 2:
@@ -286,7 +304,7 @@ def _gemm(b: Builder, x: str, shape: tuple[Dim, ...]) -> None:
 STEPS = [
     _transpose, _unary, _with_constant, _with_value, _where, _conv, _pool, _concat, _split, _slice, _pad, _reduce, _argmax,
     _softmax, _layer_norm, _cumsum, _reshape, _squeeze, _unsqueeze, _gather, _tile, _expand, _matmul, _self_product, _gemm,
-    _transpose, _conv, _reshape, _with_value,
+    _transpose, _conv, _reshape, _with_value, _reshape_around_transpose,
 ]  # fmt: skip
 
 

@@ -94,6 +94,18 @@ def test_a_convnext_block_needs_no_transpose() -> None:
     assert "Transpose" not in operators(proto, input_layout="nhwc", output_layout="nhwc")
 
 
+def test_cutting_an_image_into_patches_is_one_transpose() -> None:
+    """MobileViT's unfolding, which PyTorch spells Reshape, Transpose, Reshape, Transpose."""
+    proto = model(
+        """g (float[1,3,8,8] x) => (float[1,4,16,5] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w)  b = Reshape(a, s)  c = Transpose<perm=[0,2,1,3]>(b)  d = Reshape(c, t)
+            e = Transpose<perm=[0,3,2,1]>(d)  y = MatMul(e, m)
+        }""",
+        w=(6, 3, 3, 3), s=numbers(24, 2, 4, 2), t=numbers(1, 6, 16, 4), m=(6, 5),
+    )  # fmt: skip
+    assert operators(proto, input_layout="nhwc")["Transpose"] == 1
+
+
 def test_softmax_over_channels_acts_on_the_last_axis() -> None:
     proto = model(
         "g (float[1,3,4,5] x) => (float[1,6,4,5] y) { a = Conv<pads=[1,1,1,1]>(x, w)  y = Softmax<axis=1>(a) }", w=(6, 3, 3, 3)
