@@ -26,9 +26,9 @@ CHUNK = 4
 CHUNK_BYTES = 1 << 19
 """Steps per iteration of a WHILE, and the bytes of recurrent weights that they may take together.
 
-More steps share the iteration's cost, but XNNPACK keeps a packed copy of the weights for each, and these have to stay in the cache.
-Best on x86-64 with 1 MiB of it, over 12 to 128 steps: 4 for up to 64 units (twice as fast as 1 for 16), 3 for 96, 2 for 128, 1 for
-192 and more.
+More steps share the iteration's cost, but XNNPACK keeps a packed copy of the weights for each, and these have to stay in the
+cache. Best on x86-64 with 1 MiB of it, over 12 to 128 steps: 4 for up to 64 units (twice as fast as 1 for 16), 3 for 96, 2 for
+128, 1 for 192 and more.
 """
 
 UNROLLED_STEPS = 32
