@@ -1,7 +1,8 @@
 """Spelled-out activations become their operator, in every order that exporters write them."""
 
 import pytest
-from graphs import operators, same
+
+from tests.hub.graphs import operators, same
 
 C = (
     "<float half = {0.5}, float one = {1}, float r2 = {1.4142135}, float h2 = {0.70710677}, float k = {0.044715}, "

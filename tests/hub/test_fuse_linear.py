@@ -3,7 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from graphs import hub, operators, same
+
+from tests.hub.graphs import hub, operators, same
 
 
 def numbers(*shape: int, seed: int = 0, low: float = 0.5) -> str:

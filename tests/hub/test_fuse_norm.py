@@ -1,7 +1,8 @@
 """LayerNormalization as torch, TensorFlow and tf2onnx spell it."""
 
 import pytest
-from graphs import operators, same
+
+from tests.hub.graphs import operators, same
 
 C = (
     "<float eps = {0.001}, float two = {2}, float minus = {-0.5}, float one = {1}, int64[1] last = {-1}, int64[2] both = {1, 2}, "

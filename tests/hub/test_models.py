@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from graphs import operators, same
 
 from edgekit.hub import prepare
 from edgekit.hub.check import holes
+from tests.hub.graphs import operators, same
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 
 def fetched(package: str, inner: str) -> onnx.ModelProto:

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from graphs import hub, operators, same, text_model
 
 from edgekit.errors import InputError, SourceError
 from edgekit.hub.check import holes
+from tests.hub.graphs import hub, operators, same, text_model
 
 
 def shapes(model: ir.Model) -> dict[str, str]:

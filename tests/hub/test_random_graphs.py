@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from graphs import same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
+
+from tests.hub.graphs import same
 
 # Elementwise on a value; linear operators and rearrangements keep rank 4 and their channels are looked up.
 UNARY = ["Relu", "Sigmoid", "Tanh", "HardSwish", "Abs", "Neg", "Identity", "Erf", "HardSigmoid", "Softplus"]

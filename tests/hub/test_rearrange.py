@@ -1,7 +1,8 @@
 """No-ops, chains of reshapes and transposes, padding, Einsum, broadcasting: fewer nodes, same results."""
 
 import pytest
-from graphs import hub, operators, same
+
+from tests.hub.graphs import hub, operators, same
 
 C = (
     "<int64[1] a0 = {0}, int64[1] a1 = {1}, int64[1] a2 = {2}, int64[2] flat = {2, -1}, int64[3] back = {2,3,4}, "

@@ -1,9 +1,9 @@
 """Old operators give what they gave in their opset (onnxruntime runs both)."""
 
 import pytest
-from graphs import hub, operators, same
 
 from edgekit.errors import SourceError
+from tests.hub.graphs import hub, operators, same
 
 CASES = {
     "upsample_nearest_7": (

@@ -3,10 +3,10 @@
 from random import Random
 
 import pytest
-from random_problems import SIX, THREE, TWO, optimum, random_problem
 
 from edgekit.layout import assign
 from edgekit.layout.assign import Group, Port, Problem, ValueSize
+from tests.layout.random_problems import SIX, THREE, TWO, optimum, random_problem
 
 NCHW, NHWC = (0, 1, 2, 3), (0, 2, 3, 1)
 

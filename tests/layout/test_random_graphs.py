@@ -5,10 +5,10 @@ import onnx
 import onnx_ir as ir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx_form import run, transpose_cost, written_out
-from random_graphs import feeds, graphs
 
 from edgekit.layout import remove_transposes, to_channels_last
+from tests.layout.onnx_form import run, transpose_cost, written_out
+from tests.layout.random_graphs import feeds, graphs
 
 LAYOUTS = st.sampled_from(["keep", "nhwc", "nchw"])
 RANDOM = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

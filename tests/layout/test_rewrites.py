@@ -7,9 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
-from onnx_form import run, written_out
 
 from edgekit.layout import CHANNELS_LAST, to_channels_last
+from tests.layout.onnx_form import run, written_out
 
 RANDOM = np.random.default_rng(0)
 

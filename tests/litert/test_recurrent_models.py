@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ CONTEXT = {8000: 32, 16000: 64}  # samples of the chunk before that go in front
 @pytest.fixture(scope="module")
 def silero() -> Any:
     """`silero("silero_vad.onnx")`: that model of the package silero-vad."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
     from real_models import packages, registry
 
     def fetch(name: str) -> onnx.ModelProto:

@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 import onnx_ir
 import pytest
-from parity import operators, worst_error
 
 from edgekit.contract import TensorSpec
 from edgekit.errors import InputError, SourceError, UntrustedSource
 from edgekit.sources import Source, open_source
+from tests.sources.parity import operators, worst_error
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 keras = pytest.importorskip("keras")

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from parity import worst_error
 
 from edgekit.contract import TensorSpec
 from edgekit.errors import InputError, SourceError
 from edgekit.sources import open_source
+from tests.sources.parity import worst_error
 
 
 def dense(path: Path, *, batch: int | str = "batch", opset: int = 17, external: bool = False) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity import operators, worst_error
 
 from edgekit.contract import TensorSpec
 from edgekit.errors import SourceError
 from edgekit.sources import open_source
+from tests.sources.parity import operators, worst_error
 
 RegistryFile = Callable[[str, str], Path]
 

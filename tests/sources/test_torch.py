@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity import feeds_of, operators, worst_error
+
+from tests.sources.parity import feeds_of, operators, worst_error
 
 torch = pytest.importorskip("torch")
-
-import factories  # noqa: E402  (needs torch)
 
 from edgekit.contract import TensorSpec  # noqa: E402
 from edgekit.errors import InputError, SourceError, UntrustedSource  # noqa: E402
 from edgekit.sources import Source, open_source  # noqa: E402
+from tests.sources import factories  # noqa: E402  (needs torch)
 
 FACTORIES = Path(__file__).with_name("factories.py")
 IMAGE = TensorSpec("image", (1, 3, 8, 8))
@@ -90,7 +90,7 @@ def test_a_factory_may_return_a_keras_model() -> None:
 
 def test_a_factory_in_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FACTORIES.parent)
-    assert open_source("factories:with_tensor").inputs == (IMAGE,)
+    assert open_source("tests.sources.factories:with_tensor").inputs == (IMAGE,)
 
 
 @pytest.mark.parametrize(
