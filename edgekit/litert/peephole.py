@@ -16,7 +16,6 @@ FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 CAN_FUSE = {
     "ADD",
     "AVERAGE_POOL_2D",
-    "CONCATENATION",
     "CONV_2D",
     "CONV_3D",
     "DEPTHWISE_CONV_2D",

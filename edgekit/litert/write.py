@@ -35,7 +35,8 @@ def write(graph: Graph, description: str) -> bytes:
     model = schema.ModelT()
     model.version = 3
     model.description = description
-    model.subgraphs = [_subgraph(g, graphs, constants, codes) for g in graphs]
+    names = _names(graphs)
+    model.subgraphs = [_subgraph(g, graphs, names, constants, codes) for g in graphs]
     model.operatorCodes = [_operator_code(name, version) for name, version in codes]
     model.signatureDefs = [_signature(graph)]
     outside = constants.total > FLATBUFFER_LIMIT
@@ -118,21 +119,39 @@ def _with_constants(structure: bytearray, arrays: Sequence[np.ndarray], outside:
     return file.getvalue()
 
 
-def _subgraph(graph: Graph, graphs: Sequence[Graph], constants: _Constants, codes: dict[tuple[str, int], int]) -> Any:
+def _subgraph(
+    graph: Graph, graphs: Sequence[Graph], names: dict[Tensor, str], constants: _Constants, codes: dict[tuple[str, int], int]
+) -> Any:
     tensors = graph.tensors()
     index = {tensor: i for i, tensor in enumerate(tensors)}
     made = schema.SubGraphT()
     made.name = graph.name
-    made.tensors = [_tensor(tensor, constants) for tensor in tensors]
+    made.tensors = [_tensor(tensor, names[tensor], constants) for tensor in tensors]
     made.inputs = np.array([index[t] for t in graph.inputs], np.int32)
     made.outputs = np.array([index[t] for t in graph.outputs], np.int32)
     made.operators = [_operator(op, index, graphs, codes) for op in graph.operators]
     return made
 
 
-def _tensor(tensor: Tensor, constants: _Constants) -> Any:
+def _names(graphs: Sequence[Graph]) -> dict[Tensor, str]:
+    """One name per tensor in the whole file, as ai-edge-quantizer needs it: the model's inputs and outputs keep theirs."""
+    names: dict[Tensor, str] = {}
+    taken: set[str] = set()
+    for tensor in [*graphs[0].inputs, *graphs[0].outputs, *(t for graph in graphs for t in graph.tensors())]:
+        if tensor in names:
+            continue
+        name, count = tensor.name, 1
+        while name in taken:
+            count += 1
+            name = f"{tensor.name}_{count}"
+        names[tensor] = name
+        taken.add(name)
+    return names
+
+
+def _tensor(tensor: Tensor, name: str, constants: _Constants) -> Any:
     made = schema.TensorT()
-    made.name = tensor.name
+    made.name = name
     made.type = TENSOR_TYPES[tensor.dtype]
     made.shape = np.array([d if isinstance(d, int) else 1 for d in tensor.shape], np.int32)
     if not tensor.is_static:

@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from edgekit import hub, litert
 
-from .running import artifact_results, model, operators, relative_error, source_results
+from .running import WITHOUT_DELEGATES, artifact_results, model, operators, relative_error, source_results
 
 RNG = np.random.default_rng(1)
 
@@ -148,3 +149,16 @@ def test_equal_weights_are_written_once() -> None:
         w2=shared.copy(),
     )
     assert len(litert.compile(proto)) < 1.1 * shared.nbytes
+
+
+def test_an_activation_after_a_concatenation_stays() -> None:
+    """No kernel fuses it, though the schema has a field for it."""
+    proto = model("net (float[1,4] a, float[1,4] b) => (float[1,8] y) { c = Concat<axis=1>(a, b) y = Relu(c) }")
+    check(proto, {"a": weights(1, 4), "b": weights(1, 4)}, {"CONCATENATION": 1, "RELU": 1})
+
+
+def test_tensor_names_are_unique() -> None:
+    proto = model("net (float[2,8] x) => (float[4,4] y) { a = Reshape(x, s) b = Relu(a) y = Reshape(b, s) }", s=np.array([4, 4]))
+    interpreter = Interpreter(model_content=litert.compile(proto), experimental_op_resolver_type=WITHOUT_DELEGATES)
+    names = [details["name"] for details in interpreter.get_tensor_details() if details["name"]]
+    assert len(names) == len(set(names))
