@@ -128,23 +128,15 @@ def _read(model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model) ->
     import onnx
     import onnx_ir as ir
 
-    from edgekit.errors import SourceError
+    from edgekit.onnx_file import convert_proto, parse_onnx, read_onnx, require_outputs
 
-    where = str(model)[:200] if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
-    try:
-        if isinstance(model, bytes):
-            read = ir.serde.deserialize_model(onnx.load_model_from_string(model))
-        elif isinstance(model, onnx.ModelProto):
-            copied = onnx.ModelProto()
-            copied.CopyFrom(model)
-            read = ir.serde.deserialize_model(copied)
-        else:
-            read = model if isinstance(model, ir.Model) else ir.load(model)
-    except FileNotFoundError as error:
-        raise SourceError(f"there is no file {error.filename}", where=where, fix="check the path") from error
-    except Exception as error:  # protobuf and onnx_ir raise many types for a file that is not a model
-        what = f"this is not a readable ONNX model ({type(error).__name__})"
-        raise SourceError(what, where=where, fix="export the model again") from error
-    if not read.graph.outputs:
-        raise SourceError("this ONNX model has no outputs: it computes nothing", where=where, fix="export the model again")
-    return read
+    if isinstance(model, bytes):
+        return convert_proto(parse_onnx(model))
+    if isinstance(model, onnx.ModelProto):
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        return convert_proto(copied)
+    if isinstance(model, ir.Model):
+        require_outputs(model, "a model in memory")
+        return model
+    return read_onnx(model).model

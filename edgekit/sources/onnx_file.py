@@ -18,6 +18,8 @@ from edgekit.sources.source import Source, describe_outputs, first_line
 if TYPE_CHECKING:
     import onnx_ir
 
+    from edgekit.onnx_file import OnnxFile
+
 OLDEST_OPSET = 7
 
 
@@ -28,10 +30,9 @@ def open_onnx(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: S
         SourceError: The file is damaged, invalid, older than opset 7, has inputs that are no tensors, external data that
             is missing, or operators that onnxruntime has not.
     """
-    model = _load(path, spec)
-    external = _external_files(model, path, spec)
+    file = _load(path, spec)
     _check(path, spec)
-    declared = [_declare(value, spec) for value in _fed(model)]
+    declared = [_declare(value, spec) for value in _fed(file.model)]
     session = _session(path, spec)
     names = [output.name for output in session.get_outputs()]
 
@@ -39,56 +40,28 @@ def open_onnx(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: S
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
     def convert() -> onnx_ir.Model:
-        return _fix_shapes(_load(path, spec), fixed)
+        return _fix_shapes(_load(path, spec).model, fixed)
 
     fixed = resolve_inputs(declared, inputs, dynamic, spec)
     outputs = describe_outputs(reference, fixed, spec)
-    sha256 = digest_files(path.parent, [path, *external]) if external else digest_path(path)
+    sha256 = digest_files(path.parent, [path, *file.external]) if file.external else digest_path(path)
     return Source("onnx", spec, sha256, fixed, outputs, reference, convert)
 
 
-def _load(path: Path, spec: str) -> onnx_ir.Model:
-    import onnx_ir
+def _load(path: Path, spec: str) -> OnnxFile:
+    from edgekit.onnx_file import read_onnx
 
-    try:
-        model = onnx_ir.load(path)
-    except Exception as error:  # protobuf, onnx_ir and the file system each raise their own
-        raise SourceError(
-            f"the file is no valid ONNX model: {first_line(error)}", where=spec, fix="copy or export it again"
-        ) from error
-    if not model.graph.outputs or not model.opset_imports:
-        raise SourceError("the file is no ONNX model: it has no graph", where=spec, fix="copy or export it again")
-    opset = model.opset_imports.get("", OLDEST_OPSET)
+    file = read_onnx(path)
+    opset = file.model.opset_imports.get("", OLDEST_OPSET)
+    if not file.model.opset_imports:
+        raise SourceError("the file is no ONNX model: it names no opset", where=spec, fix="copy or export it again")
     if opset < OLDEST_OPSET:
         raise SourceError(
             f"the model uses opset {opset}, older than {OLDEST_OPSET}",
             where=spec,
             fix="convert it with onnx.version_converter.convert_version, or export it again",
         )
-    return model
-
-
-def _external_files(model: onnx_ir.Model, path: Path, spec: str) -> list[Path]:
-    import onnx_ir
-
-    files = set()
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, onnx_ir.ExternalTensor):
-            file = path.parent / tensor.location
-            if not file.is_file():
-                raise SourceError(
-                    f"the weights of {value.name!r} are in {str(tensor.location)!r}, which is missing",
-                    where=spec,
-                    fix=f"put {file.name} beside {path.name}",
-                )
-            end = (tensor.offset or 0) + tensor.nbytes
-            if file.stat().st_size < end:
-                raise SourceError(
-                    f"{str(tensor.location)!r} ends before the weights of {value.name!r}", where=spec, fix="copy it again"
-                )
-            files.add(file)
-    return sorted(files)
+    return file
 
 
 def _check(path: Path, spec: str) -> None:
