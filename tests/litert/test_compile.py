@@ -156,14 +156,15 @@ def test_an_unknown_operator_is_named() -> None:
 
 def test_a_refused_case_names_node_attribute_and_remedy() -> None:
     proto = model(
-        """net (float[1,2,8,8] x) => (float[1,2,4,4] y, int64[1,2,4,4] i) {
-            y, i = MaxPool<kernel_shape=[2,2], strides=[2,2], storage_order=1>(x)
+        """net (uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> {
+            y = BitShift<direction="RIGHT">(x, n)
         }"""
     )
-    proto.graph.node[0].name = "pool"
+    proto.graph.node[0].name = "halve"
     with pytest.raises(CompileError) as error:
         litert.compile(proto)
-    assert "pool" in str(error.value)
+    assert "halve" in str(error.value)
+    assert "direction" in str(error.value)
     assert error.value.fix
 
 

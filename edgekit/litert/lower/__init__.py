@@ -23,6 +23,7 @@ from edgekit.litert.lower import (
     recurrent,
     reduce,
     resize,
+    sample,
     scatter,
     shape,
     trigonometry,
@@ -33,7 +34,7 @@ __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
 _REGISTERED = (
     bitwise, control, convolution, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce, resize,
-    scatter, shape, trigonometry,
+    sample, scatter, shape, trigonometry,
 )  # fmt: skip
 """Importing these modules fills the table."""
 

@@ -39,21 +39,60 @@ def bitwise_and_or(node: Node) -> None:
 
 @lowers("BitShift")
 def bit_shift(node: Node) -> None:
-    """To the right RIGHT_SHIFT; to the left a product with a power of two, which wraps as a shift does."""
+    """To the right RIGHT_SHIFT; to the left a product with a power of two, which wraps as a shift does.
+
+    ONNX: a negative amount, or one beyond the width, shifts everything out (kernels leave that undefined).
+    """
     x, by = node.x, node.input(1)
+    width = 8 * x.dtype.itemsize
     if node.string("direction") == "RIGHT":
-        if x.dtype.itemsize == 8:
+        if width == 64:
             raise node.refuse("LiteRT shifts up to 32 bits to the right", "use uint32 in the model", "direction")
-        node.emit("RIGHT_SHIFT", [x, by])
+        _shift_right(node, x, by, width)
         return
-    width = np.arange(8 * x.dtype.itemsize, dtype=np.uint64)
-    powers = (np.uint64(1) << width).astype(x.dtype)
+    powers = np.append((np.uint64(1) << np.arange(width, dtype=np.uint64)).astype(x.dtype), np.zeros(1, x.dtype))
     if by.data is not None:
-        factor = node.const(powers[by.data.astype(np.int64)], hint="factor")
+        factor = node.const(powers[np.where(_too_far(by.data, width), width, by.data).astype(np.int64)], hint="factor")
     else:
-        place = node.emit("CAST", [by], node.like(by, "place", np.int32), inDataType=by.dtype, outDataType=np.dtype(np.int32))
-        factor = node.emit("GATHER", [node.const(powers, hint="powers"), place], node.like(by, "factor"), axis=0, batchDims=0)
+        places = _limited(node, by, width, width)
+        factor = node.emit("GATHER", [node.const(powers, hint="powers"), places], node.like(by, "factor"), axis=0, batchDims=0)
     node.emit("MUL", [x, factor])
+
+
+def _shift_right(node: Node, x: Tensor, by: Tensor, width: int) -> None:
+    """A signed number shifted all the way leaves its sign, which is a shift by width - 1; an unsigned one takes one more."""
+    if by.data is not None:
+        beyond = _too_far(by.data, width)
+        near = node.const(np.where(beyond, width - 1, by.data), x.dtype, "near")
+        last = node.const(beyond, x.dtype, "last") if x.dtype.kind == "u" and beyond.any() else None
+    else:
+        limited = _limited(node, by, width, width - 1)
+        near = node.emit("CAST", [limited], node.like(by, "near"), inDataType=limited.dtype, outDataType=x.dtype)
+        last = None
+        if x.dtype.kind == "u":
+            far = node.emit("GREATER", [by, node.const(width - 1, by.dtype, "top")], node.like(by, "far", np.bool_))
+            last = node.emit("CAST", [far], node.like(by, "last"), inDataType=far.dtype, outDataType=x.dtype)
+    if last is None:
+        node.emit("RIGHT_SHIFT", [x, near])
+    else:
+        node.emit("RIGHT_SHIFT", [node.emit("RIGHT_SHIFT", [x, near], node.like(node.y, "almost")), last])
+
+
+def _too_far(amount: np.ndarray, width: int) -> np.ndarray:
+    return (amount.astype(np.float64) < 0) | (amount.astype(np.float64) >= width)
+
+
+def _limited(node: Node, by: Tensor, width: int, beyond: int) -> Tensor:
+    """The amount as int32, with `beyond` for one that shifts everything out."""
+    if by.dtype.itemsize == 8:
+        raise node.refuse("LiteRT converts no uint64", "make the amount a constant, or int32", "Y")
+    options = {"inDataType": by.dtype, "outDataType": np.dtype(np.int32)}
+    amount = by if by.dtype == np.int32 else node.emit("CAST", [by], node.like(by, "amount", np.int32), **options)
+    top = node.const(width, np.int32, "width")
+    # As FLOOR_MOD of the width leaves what is inside unchanged, a difference shows what is not.
+    wrapped = node.emit("FLOOR_MOD", [amount, top], node.like(amount, "wrapped"))
+    inside = node.emit("EQUAL", [amount, wrapped], node.like(amount, "inside", np.bool_))
+    return node.emit("SELECT_V2", [inside, amount, node.const(beyond, np.int32, "beyond")], node.like(amount, "limited"))
 
 
 def _in_halves(node: Node, left: Tensor, right: Tensor, shape: tuple[Dim, ...]) -> Tensor:

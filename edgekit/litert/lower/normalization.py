@@ -56,7 +56,7 @@ def rms_normalization(node: Node) -> None:
 
 @lowers("LpNormalization")
 def lp_normalization(node: Node) -> None:
-    """x / |x| along one axis, in the 1- or 2-norm."""
+    """x / |x| along one axis, in the 1- or 2-norm; what has no length stays 0."""
     x, axis = node.x, node.axis("axis", -1)
     reduced = tuple(1 if i == axis else d for i, d in enumerate(x.shape))
     if node.integer("p", 2) == 2:
@@ -66,6 +66,7 @@ def lp_normalization(node: Node) -> None:
     norm = node.emit("SUM", [inside, node.ints([axis], "axis")], node.temp(reduced, "sum"), keepDims=True)
     if node.integer("p", 2) == 2:
         norm = node.emit("SQRT", [norm], node.temp(reduced, "norm"))
+    norm = node.emit("MAXIMUM", [norm, node.const(np.finfo(np.float32).tiny, x.dtype, "tiny")], node.temp(reduced, "above_0"))
     node.emit("DIV", [x, norm])
 
 

@@ -27,6 +27,14 @@ def resize(node: Node) -> None:
         raise node.refuse(
             f"it resizes {size} to {result}, and LiteRT resizes height and width", "resize the two spatial axes only", "sizes"
         )
+    if node.string("coordinate_transformation_mode") == "align_corners" and any(
+        abs(s * scale - r) > 1e-4 for s, scale, r in zip(size, scales, result, strict=True)
+    ):
+        raise node.refuse(
+            "its scales give no whole sizes, and with align_corners ONNX and onnxruntime then disagree on what it computes",
+            "give sizes instead of scales",
+            "scales",
+        )
     wanted = [_matrix(node, size[a], result[a], scales[a]) for a in (1, 2)]
     for code, kernel in (("RESIZE_BILINEAR", _bilinear), ("RESIZE_NEAREST_NEIGHBOR", _nearest)):
         for align, half in NATIVE:
@@ -73,7 +81,7 @@ def _matrix(node: Node, size: int, result: int, scale: float) -> np.ndarray:
         distance = np.abs((places - index) * stretch)
         weight = _cubic(distance, a) if mode == "cubic" else np.maximum(0.0, 1.0 - distance)
         inside = (index >= 0) & (index < size)
-        if node.integer("exclude_outside", 0) or antialias:
+        if node.integer("exclude_outside", 0):
             weight = np.where(inside, weight, 0.0)
         np.add.at(weights, (rows, np.clip(index, 0, size - 1)), weight)
     return weights / weights.sum(axis=1, keepdims=True)

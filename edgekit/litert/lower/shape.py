@@ -11,7 +11,7 @@ from edgekit.litert.lower.table import Node, lowers
 FAR = 2**31 - 1
 
 
-@lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+@lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 def reshape(node: Node) -> None:
     """All of them are RESHAPE to the result's shape; with several dynamic dimensions the target is computed."""
     dynamic = [d for d in node.y.shape if not isinstance(d, int)]
@@ -43,6 +43,18 @@ def _unsqueeze(node: Node) -> None:
         shape = (*x.shape[:axis], 1, *x.shape[axis:])
         out = node.y if i == len(axes) - 1 else node.temp(shape, f"expanded{axis}", x.dtype)
         x = node.emit("EXPAND_DIMS", [x, node.const(axis, np.int32, f"axis{axis}")], out)
+
+
+@lowers("Dropout")
+def dropout(node: Node) -> None:
+    """Left in the graph only where it trains; without anything to drop it is the identity."""
+    ratio = node.constant(1)
+    if ratio is None or ratio.item() != 0:
+        raise node.refuse("in training mode it drops at random", "export the model in inference mode (model.eval())", "ratio")
+    node.reshape(node.x, node.x.shape, out=node.y)
+    if node.has_output(1):
+        mask = node.const(np.ones(node.static_shape(node.x), bool), hint="mask")
+        node.reshape(mask, mask.shape, out=node.outputs[1])
 
 
 @lowers("Transpose")
