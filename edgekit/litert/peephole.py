@@ -99,24 +99,23 @@ Rule = Callable[[_Work, Operator], bool]
 
 
 def fuse_activation(work: _Work, op: Operator) -> bool:
-    """conv → RELU becomes conv with a fused RELU."""
-    if op.code not in FUSED:
+    """conv → RELU becomes conv with a fused RELU, also when reshapes and transposes stand between them."""
+    tensor = op.inputs[0]
+    if op.code not in FUSED or tensor is None or tensor.dtype != np.float32:
         return False
-    source = op.inputs[0]
-    before = work.made_by(source)
-    if (
-        before is None
-        or before.code not in CAN_FUSE
-        or before.activation != "NONE"
-        or source is None
-        or source.dtype != np.float32
+    last = maker = work.made_by(tensor)
+    while (
+        maker is not None and tensor is not None and work.only_user(tensor) is not None and maker.code in ("RESHAPE", "TRANSPOSE")
     ):
+        tensor = maker.inputs[0]
+        maker = work.made_by(tensor)
+    if maker is None or last is None or tensor is None or work.only_user(tensor) is None:
         return False
-    if work.only_user(source) is not op:
+    if maker.code not in CAN_FUSE or maker.activation != "NONE":
         return False
-    before.options["fusedActivationFunction"] = FUSED[op.code]
+    maker.options["fusedActivationFunction"] = FUSED[op.code]
     work.remove(op)
-    work.set_output(before, op.outputs[0])
+    work.set_output(last, op.outputs[0])
     return True
 
 
