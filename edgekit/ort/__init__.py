@@ -75,11 +75,12 @@ def _basic(hub: ir.Model, name: str) -> bytes:
     """The hub after onnxruntime's basic optimizations, or as it is where they would bring in onnxruntime's own operators."""
     import onnx
 
-    from edgekit.ort.model import clean, to_proto
+    from edgekit.ort.model import clean, name_new_constants, to_proto
     from edgekit.ort.session import rewrite
 
     plain = to_proto(hub)
     optimized = clean(onnx.load_model_from_string(rewrite(plain.SerializeToString(), optimize="basic", name=f"{name}.onnx")))
+    name_new_constants(optimized, plain)
     standard = {opset.domain for opset in optimized.opset_import} <= {opset.domain for opset in plain.opset_import}
     return (optimized if standard else plain).SerializeToString(deterministic=True)
 

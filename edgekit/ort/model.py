@@ -52,6 +52,29 @@ def clean(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def name_new_constants(proto: onnx.ModelProto, before: onnx.ModelProto) -> None:
+    """Gives the weights that onnxruntime added to `before` names of edgekit's.
+
+    Its own names (`gemm_input_shape`, …) are the ones that it makes again when it optimizes the file at load, and then it fails:
+    "Attempt to replace the existing tensor".
+    """
+    known = {tensor.name for tensor in before.graph.initializer} | {output.name for output in proto.graph.output}
+    names: dict[str, str] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in known:
+            tensor.name = names.setdefault(tensor.name, f"edgekit_{tensor.name}")
+    _rename_inputs(proto.graph, names)
+
+
+def _rename_inputs(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+        for attribute in node.attribute:
+            for subgraph in [attribute.g, *attribute.graphs] if attribute.HasField("g") or attribute.graphs else []:
+                _rename_inputs(subgraph, names)
+
+
 def _clean_graph(graph: onnx.GraphProto, used: set[str]) -> None:
     graph.doc_string = ""
     del graph.metadata_props[:]
