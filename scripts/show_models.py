@@ -122,6 +122,8 @@ def command(model: Recipe, export: Export, package: Path) -> list[str]:
     words += ["--precision", "fp32,fp16,int8" if model.classifier else "fp32,fp16", "--data", export.data]
     for spec in export.inputs:
         words += ["--input", spec]
+    for gate in export.gates:
+        words += ["--gate", gate]
     for option in ("preprocess", "calibration", "labels"):
         if getattr(export, option) is not None:
             words += [f"--{option}", getattr(export, option)]

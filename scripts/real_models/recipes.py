@@ -17,7 +17,7 @@ CALIBRATION_SAMPLES = 200
 
 @dataclass(frozen=True)
 class Export:
-    """What `edgekit export` is told: SOURCE, --input, --preprocess, --calibration, --data, --labels."""
+    """What `edgekit export` is told: SOURCE, --data, --input, --preprocess, --calibration, --labels, --gate."""
 
     source: str
     data: str
@@ -25,6 +25,7 @@ class Export:
     preprocess: str | None = None
     calibration: str | None = None
     labels: str | None = None
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def _crepe(factory: str) -> Callable[[int], Export]:
         frames = frames - frames.mean(1, keepdims=True)
         return {"x": frames / np.maximum(frames.std(1, keepdims=True), 1e-10)}
 
-    return lambda samples: Export(f"{NETWORKS}:{factory}", data.arrays("crepe-frames", audio), ("x=1x1024",))
+    # 360 bins of a fifth of a semitone, read as a curve: which of two neighbours is higher by a hair is nobody's class.
+    gates = ("top1_agreement=off",)
+    return lambda samples: Export(f"{NETWORKS}:{factory}", data.arrays("crepe-frames", audio), ("x=1x1024",), gates=gates)
 
 
 def _silero_feeds(names: tuple[str, str]) -> dict[str, np.ndarray]:

