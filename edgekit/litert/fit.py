@@ -55,6 +55,8 @@ def fit_kernels(graph: Graph) -> list[str]:
 
 
 def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Operator]]:
+    if op.code == "CAST":
+        return _converted_cast(op, notes)
     kernel = KERNELS.get(op.code)
     if kernel is None:
         return [], []
@@ -78,6 +80,24 @@ def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Ope
         if out.dtype == dtype:
             op.outputs[i] = Tensor(f"{out.name}/{carrier}", out.shape, carrier)
             after.append(_operator(code, op.outputs[i], out))
+    return before, after
+
+
+def _converted_cast(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Operator]]:
+    """CAST has no uint64: its bits are those of an int64, which is right below 2^63."""
+    before: list[Operator] = []
+    after: list[Operator] = []
+    source, result, wide = op.inputs[0], op.outputs[0], np.dtype(np.int64)
+    assert source is not None
+    if source.dtype == np.uint64:
+        op.inputs[0] = _convert(source, wide, "BITCAST", result.name, before)
+        op.options["inDataType"] = wide
+    if result.dtype == np.uint64:
+        op.outputs[0] = Tensor(f"{result.name}/{wide}", result.shape, wide)
+        op.options["outDataType"] = wide
+        after.append(_operator("BITCAST", op.outputs[0], result))
+    if before or after:
+        notes.append(f"CAST that makes {result.name!r}: uint64 is converted as int64, which is right below 2^63")
     return before, after
 
 

@@ -26,6 +26,7 @@ from edgekit.litert.lower import (
     sample,
     scatter,
     shape,
+    slicing,
     trigonometry,
 )
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
@@ -34,7 +35,7 @@ __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
 _REGISTERED = (
     bitwise, control, convolution, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce, resize,
-    sample, scatter, shape, trigonometry,
+    sample, scatter, shape, slicing, trigonometry,
 )  # fmt: skip
 """Importing these modules fills the table."""
 

@@ -84,8 +84,6 @@ def _too_far(amount: np.ndarray, width: int) -> np.ndarray:
 
 def _limited(node: Node, by: Tensor, width: int, beyond: int) -> Tensor:
     """The amount as int32, with `beyond` for one that shifts everything out."""
-    if by.dtype.itemsize == 8:
-        raise node.refuse("LiteRT converts no uint64", "make the amount a constant, or int32", "Y")
     options = {"inDataType": by.dtype, "outDataType": np.dtype(np.int32)}
     amount = by if by.dtype == np.int32 else node.emit("CAST", [by], node.like(by, "amount", np.int32), **options)
     top = node.const(width, np.int32, "width")

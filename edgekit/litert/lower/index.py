@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -36,21 +37,17 @@ def _from_start(node: Node, indices: Tensor, size: int | str, *, trusted: bool) 
 @lowers("OneHot")
 def one_hot(node: Node) -> None:
     """ONE_HOT gives the off value to any index outside [0, depth), so only those in [-depth, 0) have to be moved."""
-    depth, values = node.constant(1), node.input(2)
-    assert depth is not None
-    axis, count = node.integer("axis", -1), int(depth.reshape(-1)[0])
-    axis = axis % node.y.rank
-    size = node.const(count, np.int32, "depth")
+    values, axis = node.input(2), node.integer("axis", -1) % node.y.rank
+    size = node.reshape(as_int32(node, node.input(1), "depth"), (), "depth")
     off, on = (_element(node, values, i, hint) for i, hint in enumerate(("off", "on")))
     x = node.x
-    if x.data is not None:
+    if x.data is not None and size.data is not None:
         data = x.data.astype(np.int64)
-        x = node.const(np.where(data < 0, data + count, data).astype(np.int32), hint="indices")
+        x = node.const(np.where(data < 0, data + int(size.data), data).astype(np.int32), hint="indices")
     else:
-        if x.dtype not in (np.int32, np.int64):
-            x = node.emit("CAST", [x], node.like(x, "index", np.int32), inDataType=x.dtype, outDataType=np.dtype(np.int32))
+        x = as_int32(node, x, "index")
         below = node.emit("LESS", [x, node.const(0, x.dtype, "zero")], node.like(x, "below", np.bool_))
-        raised = node.emit("ADD", [x, node.const(count, x.dtype, "count")], node.like(x, "raised"))
+        raised = node.emit("ADD", [x, size], node.like(x, "raised"))
         x = node.emit("SELECT_V2", [below, raised, x], node.like(x, "from_start"))
     node.emit("ONE_HOT", [x, size, on, off], axis=axis if axis != node.y.rank - 1 else -1)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgekit.layout.rules.axes import reduced_axes
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.table import Node, lowers
 
 DIRECT = {
@@ -50,34 +51,47 @@ def reduce_log_sum_exp(node: Node) -> None:
     if 0 in x.shape:
         node.reshape(node.const(np.full(node.static_shape(node.y), -np.inf), x.dtype, "empty"), node.y.shape, out=node.y)
         return
-    kept = tuple(1 if i in axes else d for i, d in enumerate(x.shape))
-    top = node.emit("REDUCE_MAX", [x, node.ints(axes, "axes")], node.temp(kept, "top"), keepDims=True)
+    kept, keep = _kept(node, axes), bool(node.integer("keepdims", 1))
+    top = node.emit("REDUCE_MAX", [x, axes], node.temp(kept, "top"), keepDims=True)
     small = node.emit("EXP", [node.emit("SUB", [x, top], node.like(x, "shifted"))], node.like(x, "small"))
-    total = node.emit("SUM", [small, node.ints(axes, "axes")], node.temp(kept, "sum"), keepDims=True)
-    log = node.emit("LOG", [total], node.temp(kept, "log"))
-    if node.y.shape == kept:
+    total = node.emit("SUM", [small, axes], node.like(node.y, "sum"), keepDims=keep)
+    log = node.emit("LOG", [total], node.like(node.y, "log"))
+    if keep:
         node.emit("ADD", [log, top])
-        return
-    node.reshape(node.emit("ADD", [log, top], node.temp(kept, "kept")), node.y.shape, out=node.y)
+    elif axes.data is not None:
+        node.emit("ADD", [log, node.reshape(top, node.y.shape, "top_dropped")])
+    else:
+        node.emit("ADD", [log, node.emit("REDUCE_MAX", [x, axes], node.like(node.y, "top_dropped"), keepDims=False)])
 
 
-def _axes(node: Node) -> list[int]:
-    axes = reduced_axes(node.onnx)
-    if axes is None:
-        raise node.refuse("its axes are computed at run time", "make the axes a constant in the model", "axes")
-    return axes
+def _axes(node: Node) -> Tensor:
+    """The axes as the kernels take them: a vector of int32. Computed ones reduce all axes only if that is how many there are."""
+    known = reduced_axes(node.onnx)
+    if known is not None:
+        return node.ints(known, "axes")
+    axes = node.input(1)
+    if axes.shape == (0,):
+        return node.ints([] if node.integer("noop_with_empty_axes", 0) else list(range(node.x.rank)), "axes")
+    return as_int32(node, axes, "axes")
+
+
+def _kept(node: Node, axes: Tensor) -> tuple[int | str, ...]:
+    """The shape with the reduced axes kept; which those are may be known only when the model runs."""
+    if axes.data is None:
+        return node.y.shape if node.integer("keepdims", 1) else tuple(f"{node.y.name}_kept{i}" for i in range(node.x.rank))
+    return tuple(1 if i in axes.data else d for i, d in enumerate(node.x.shape))
 
 
 def _reduce(node: Node, code: str, x: Tensor, out: Tensor) -> Tensor:
     axes = _axes(node)
-    if not axes:
+    if axes.data is not None and not axes.data.size:
         return node.reshape(x, out.shape, out=out)
     if 0 in x.shape:
         fill = _neutral(code, x.dtype)
         return node.reshape(node.const(np.full(node.static_shape(out), fill, x.dtype), hint="empty"), out.shape, out=out)
     if x.dtype == np.bool_:
         code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
-    return node.emit(code, [x, node.ints(axes, "axes")], out, keepDims=bool(node.integer("keepdims", 1)))
+    return node.emit(code, [x, axes], out, keepDims=bool(node.integer("keepdims", 1)))
 
 
 def _neutral(code: str, dtype: np.dtype) -> float:
@@ -113,9 +127,11 @@ def arg(node: Node) -> None:
 
 @lowers("CumSum")
 def cumulative_sum(node: Node) -> None:
-    axis = node.constant(1)
-    assert axis is not None
-    where = node.const(int(axis.reshape(-1)[0]) % node.x.rank, np.int32, "axis")
+    axis = node.input(1)
+    if axis.data is not None:
+        where = node.const(int(axis.data.reshape(-1)[0]) % node.x.rank, np.int32, "axis")
+    else:
+        where = node.reshape(as_int32(node, axis, "axis"), (), "axis_scalar")
     node.emit("CUMSUM", [node.x, where], exclusive=bool(node.integer("exclusive", 0)), reverse=bool(node.integer("reverse", 0)))
 
 
@@ -152,11 +168,11 @@ def cumulative_product(node: Node) -> None:
 @lowers("TopK")
 def top_k(node: Node) -> None:
     """The largest k along the last axis, sorted; the smallest are the largest of what decreases as the values grow."""
-    k, x, values = node.constant(1), node.x, node.outputs[0]
-    assert k is not None
+    x, values = node.x, node.outputs[0]
     if node.axis("axis", -1) != x.rank - 1:
         raise node.refuse("LiteRT finds the largest along the last axis", "report this: the layout should have moved it", "axis")
-    count, smallest = node.const(int(k.reshape(-1)[0]), np.int32, "k"), not node.integer("largest", 1)
+    count = node.reshape(as_int32(node, node.input(1), "k"), (), "k_scalar")
+    smallest = not node.integer("largest", 1)
     indices = node.temp(values.shape, "indices32", np.int32)
     found = node.like(values, "turned") if smallest else values
     node.emit("TOPK_V2", [_turned(node, x, "turned_in") if smallest else x, count], [found, indices])

@@ -84,11 +84,32 @@ def _scatter(node: Node, rows: Tensor, count: int, inner: int) -> None:
         chosen = node.emit("SELECT_V2", [hit, _spread(node, rows, updates, height, inner), data], node.like(data, "chosen"))
         node.reshape(chosen, shape, out=node.y)
     else:
+        _scatter_by_mask(node, data, updates, rows, reduction)
+
+
+MOST_COMPARED = 1 << 22
+"""Elements: a scatter by mask compares every row of the data with every update."""
+
+
+def _scatter_by_mask(node: Node, data: Tensor, updates: Tensor, rows: Tensor, reduction: str) -> None:
+    """Each row takes the updates that are for it, and the reduction's neutral value instead of the others."""
+    (height, inner), count = node.static_shape(data), node.static_shape(updates)[0]
+    if height * count * inner > MOST_COMPARED:
         raise node.refuse(
-            f"LiteRT scatters by sum, and {reduction!r} at places computed at run time is none",
+            f"LiteRT scatters by sum, and {reduction!r} at places computed at run time would compare every row with every update",
             "use reduction none or add, or make the indices constant",
             "reduction",
         )
+    low, high = (-np.inf, np.inf) if data.dtype.kind == "f" else (np.iinfo(data.dtype).min, np.iinfo(data.dtype).max)
+    reducer, neutral = {"max": ("REDUCE_MAX", low), "min": ("REDUCE_MIN", high), "mul": ("REDUCE_PROD", 1)}[reduction]
+    places = node.const(np.arange(height, dtype=np.int32)[:, None, None], hint="all_rows")
+    line = node.reshape(rows, (count, 1), "updated_rows")
+    mine = node.emit("EQUAL", [places, line], node.temp((height, count, 1), "mine", np.bool_))
+    taken = node.temp((height, count, inner), "taken", data.dtype)
+    node.emit("SELECT_V2", [mine, updates, node.const(neutral, data.dtype, "neutral")], taken)
+    combined = node.emit(reducer, [taken, node.ints([1], "updates_axis")], node.like(data, "combined"), keepDims=False)
+    result = node.emit(COMBINE[reduction], [data, combined], node.like(data, "result"))
+    node.reshape(result, node.static_shape(node.y), out=node.y)
 
 
 def _spread(node: Node, rows: Tensor, updates: Tensor, height: int, inner: int) -> Tensor:

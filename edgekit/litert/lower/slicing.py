@@ -1,0 +1,206 @@
+"""Slice and Pad: parts of a tensor, and more than it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.convert import FAR, as_int32
+from edgekit.litert.lower.padding import pad as constant_pad
+from edgekit.litert.lower.table import Node, lowers
+
+BOUND = 2**30
+"""Beyond any size, and far enough from the ends of int32 for sums."""
+
+
+@lowers("Slice")
+def slice_(node: Node) -> None:
+    """STRIDED_SLICE, or SLICE where every step is 1; backwards to the very start is said with an end mask."""
+    x, rank = node.x, node.x.rank
+    if any(node.has_input(i) and node.input(i).data is None for i in range(1, 5)):
+        _computed_slice(node)
+        return
+    axes_given, steps_given = node.constant(3), node.constant(4)
+    starts, ends = node.constant(1), node.constant(2)
+    assert starts is not None
+    assert ends is not None
+    axes = range(len(starts)) if axes_given is None else [int(a) % rank for a in axes_given]
+    steps = [1] * len(starts) if steps_given is None else steps_given.tolist()
+    begin, end, stride = [0] * rank, [0] * rank, [1] * rank
+    begin_mask = end_mask = (1 << rank) - 1
+    for axis, start, stop, step in zip(axes, starts.tolist(), ends.tolist(), steps, strict=True):
+        size = x.shape[axis]
+        begin_mask &= ~(1 << axis)
+        if isinstance(size, int):
+            first, last, step = slice(start, stop if stop > -(2**31) else None, step).indices(size)
+            begin[axis], end[axis], stride[axis] = first, last, step
+            if last != -1 and not (step == 1 and last == size):
+                end_mask &= ~(1 << axis)
+        else:
+            begin[axis], end[axis], stride[axis] = start, max(-FAR, min(stop, FAR)), step
+            if stop < FAR:
+                end_mask &= ~(1 << axis)
+    if all(s == 1 for s in stride) and x.is_static:
+        lengths = node.static_shape(node.y)
+        if lengths == x.shape:
+            node.reshape(x, node.y.shape, out=node.y)
+            return
+        if rank <= 5:
+            node.emit("SLICE", [x, node.ints(begin, "begin"), node.ints(lengths, "size")])
+            return
+    if rank > 5:
+        raise node.refuse(f"LiteRT slices up to 5 axes, not {rank}", "slice before the reshape that adds axes", "data")
+    inputs = [x, node.ints(begin, "begin"), node.ints(end, "end"), node.ints(stride, "strides")]
+    node.emit("STRIDED_SLICE", inputs, beginMask=begin_mask, endMask=end_mask)
+
+
+def _computed_slice(node: Node) -> None:
+    """Starts, ends, axes or steps computed at run time: vectors with one element per axis are put together for STRIDED_SLICE."""
+    rank = node.x.rank
+    axes, steps = node.inputs[3] if node.has_input(3) else None, node.inputs[4] if node.has_input(4) else None
+    known_steps = steps is None or (steps.data is not None and (steps.data > 0).all())
+    if (axes is None or axes.data is not None) and known_steps:
+        _sliced_on_known_axes(node)
+        return
+    count = node.static_shape(node.input(1))[0]
+    places = node.const(np.arange(count, dtype=np.int32), hint="axes") if axes is None else as_int32(node, axes, "axes")
+    places = node.emit("FLOOR_MOD", [places, node.const(rank, np.int32, "rank")], node.temp((count,), "places", np.int32))
+    column = node.reshape(places, (count, 1), "column")
+    sizes = node.ints(node.static_shape(node.x), "sizes")
+
+    def spread(values: Tensor, otherwise: Tensor, hint: str) -> Tensor:
+        """`values` on the axes that are sliced, `otherwise` on the rest."""
+        usual = otherwise
+        if otherwise.rank:
+            usual = node.emit("GATHER", [otherwise, places], node.temp((count,), f"{hint}_usual", np.int32), axis=0, batchDims=0)
+        change = node.emit("SUB", [values, usual], node.temp((count,), f"{hint}_change", np.int32))
+        line = node.emit("SCATTER_ND", [column, change, node.ints([rank], "line")], node.temp((rank,), f"{hint}_line", np.int32))
+        return node.emit("ADD", [line, otherwise], node.temp((rank,), hint, np.int32))
+
+    one = node.const(1, np.int32, "one")
+    begin = spread(_bounded(node, 1, "starts"), node.const(0, np.int32, "zero"), "begin")
+    end = spread(_bounded(node, 2, "ends"), sizes, "end")
+    stride = node.ints([1] * rank, "strides") if steps is None else spread(as_int32(node, steps, "steps"), one, "strides")
+    node.emit("STRIDED_SLICE", [node.x, begin, end, stride], beginMask=0, endMask=0)
+
+
+def _sliced_on_known_axes(node: Node) -> None:
+    """Starts and ends computed, step 1 or more; the other axes are masked."""
+    rank, axes, steps = node.x.rank, node.constant(3), node.constant(4)
+    places = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
+    stride = [1] * rank
+    for place, step in zip(places, [1] * len(places) if steps is None else steps.tolist(), strict=True):
+        stride[place] = step
+
+    def spread(i: int, rest: int, hint: str) -> Tensor:
+        given = _bounded(node, i, hint)
+        if places == list(range(rank)):
+            return given
+        parts = []
+        for axis in range(rank):
+            if axis in places:
+                at = places.index(axis)
+                piece = node.temp((1,), f"{hint}{axis}", np.int32)
+                parts.append(node.emit("SLICE", [given, node.ints([at], "at"), node.ints([1], "one")], piece))
+            else:
+                parts.append(node.ints([rest], f"{hint}_rest"))
+        return node.emit("CONCATENATION", parts, node.temp((rank,), hint, np.int32), axis=0)
+
+    free = sum(1 << axis for axis in range(rank) if axis not in places)
+    inputs = [node.x, spread(1, 0, "begin"), spread(2, FAR, "end"), node.ints(stride, "strides")]
+    node.emit("STRIDED_SLICE", inputs, beginMask=free, endMask=free)
+
+
+def _bounded(node: Node, i: int, hint: str) -> Tensor:
+    """Starts or ends as int32; an int64 may say "to the end" with a number that int32 does not hold."""
+    given = node.input(i)
+    if given.data is not None:
+        return node.const(np.clip(given.data, -BOUND, BOUND), np.int32, f"{hint}_bounded")
+    if given.dtype == np.int64:
+        given = node.emit("MINIMUM", [given, node.const(BOUND, np.int64, "high")], node.like(given, f"{hint}_lowered"))
+        given = node.emit("MAXIMUM", [given, node.const(-BOUND, np.int64, "low")], node.like(given, f"{hint}_raised"))
+    return as_int32(node, given, hint)
+
+
+@lowers("Pad")
+def pad(node: Node) -> None:
+    """constant → PAD or PADV2, reflect → MIRROR_PAD, edge → slices and a concat; negative padding is a slice first."""
+    if node.input(1).data is None or (node.has_input(2) and node.input(2).data is None):
+        _computed_pad(node)
+        return
+    x, pads, axes = node.x, node.constant(1), node.constant(3)
+    assert pads is not None
+    places = list(range(x.rank)) if axes is None else [int(a) % x.rank for a in axes]
+    amounts = [(0, 0)] * x.rank
+    for i, place in enumerate(places):
+        amounts[place] = int(pads[i]), int(pads[len(places) + i])
+    if any(before < 0 or after < 0 for before, after in amounts):
+        x = _crop(node, x, amounts)
+        amounts = [(max(0, before), max(0, after)) for before, after in amounts]
+    mode = node.string("mode", "constant")
+    if not any(before or after for before, after in amounts):
+        node.reshape(x, node.y.shape, out=node.y)
+    elif mode == "constant":
+        fill = node.constant(2)
+        constant_pad(node, x, amounts, 0 if fill is None or fill.size == 0 else fill.reshape(-1)[0].item(), node.y)
+    elif mode == "reflect":
+        node.emit("MIRROR_PAD", [x, node.const(np.array(amounts, np.int32), hint="paddings")], mode="REFLECT")
+    elif mode in ("edge", "wrap"):
+        _pad_by_copies(node, x, amounts, mode)
+    else:
+        raise node.refuse(f"mode {mode!r} is unknown", "use constant, reflect, edge or wrap", "mode")
+
+
+def _computed_pad(node: Node) -> None:
+    """Amounts or the fill computed at run time: a SLICE takes off what is negative, then PADV2 adds the rest."""
+    x, mode = node.x, node.string("mode", "constant")
+    if mode != "constant":
+        raise node.refuse(f"mode {mode!r} with amounts computed at run time", "make the pads constant in the model", "pads")
+    rank = x.rank
+    if node.has_input(3):
+        raise node.refuse("amounts computed at run time for some axes only", "make the pads constant in the model", "axes")
+    pads = as_int32(node, node.input(1), "pads")
+    zero = node.const(0, np.int32, "zero")
+    if pads.data is None or (pads.data < 0).any():
+        x = _cropped_by(node, x, pads, zero)
+    grown = node.emit("MAXIMUM", [pads, zero], node.like(pads, "grown"))
+    rows = node.reshape(grown, (2, rank), "rows")
+    amounts = node.emit("TRANSPOSE", [rows, node.ints((1, 0), "perm")], node.temp((rank, 2), "paddings", np.int32))
+    if node.has_input(2):
+        fill = node.reshape(node.input(2), (), "fill")
+        node.emit("PADV2", [x, amounts, fill])
+    else:
+        node.emit("PAD", [x, amounts])
+
+
+def _cropped_by(node: Node, x: Tensor, pads: Tensor, zero: Tensor) -> Tensor:
+    """What negative amounts leave: `pads` holds all amounts before, then all after."""
+    rank = x.rank
+    shrunk = node.emit("MINIMUM", [pads, zero], node.like(pads, "shrunk"))
+    halves = [node.temp((rank,), f"shrunk_{side}", np.int32) for side in ("before", "after")]
+    node.emit("SPLIT", [node.const(0, np.int32, "axis"), shrunk], halves, numSplits=2)
+    begin = node.emit("NEG", [halves[0]], node.temp((rank,), "begin", np.int32))
+    sizes = node.ints(node.static_shape(x), "sizes")
+    end = node.emit("ADD", [sizes, halves[1]], node.temp((rank,), "end", np.int32))
+    left = node.temp([f"{node.y.name}_left{i}" for i in range(rank)], "left", x.dtype)
+    return node.emit("STRIDED_SLICE", [x, begin, end, node.ints([1] * rank, "ones")], left, beginMask=0, endMask=0)
+
+
+def _crop(node: Node, x: Tensor, amounts: list[tuple[int, int]]) -> Tensor:
+    shape = node.static_shape(x)
+    begin = [max(0, -before) for before, _ in amounts]
+    size = [d - b - max(0, -after) for d, b, (_, after) in zip(shape, begin, amounts, strict=True)]
+    return node.emit("SLICE", [x, node.ints(begin, "begin"), node.ints(size, "size")], node.temp(size, "cropped", x.dtype))
+
+
+def _pad_by_copies(node: Node, x: Tensor, amounts: list[tuple[int, int]], mode: str) -> None:
+    """One gather per padded axis: the index of every element of the result."""
+    padded = [axis for axis, amount in enumerate(amounts) if any(amount)]
+    shape = list(node.static_shape(x))
+    for axis in padded:
+        before, after = amounts[axis]
+        places = np.arange(-before, shape[axis] + after)
+        index = np.clip(places, 0, shape[axis] - 1) if mode == "edge" else places % shape[axis]
+        shape[axis] = len(index)
+        out = node.y if axis == padded[-1] else node.temp(shape, f"padded{axis}", x.dtype)
+        x = node.emit("GATHER", [x, node.ints(index.tolist(), f"index{axis}")], out, axis=axis, batchDims=0)
