@@ -134,7 +134,7 @@ def _crepe(factory: str) -> Callable[[int], Export]:
 
     # 360 bins of a fifth of a semitone, read as a curve: which of two neighbours is higher by a hair is nobody's class.
     gates = ("top1_agreement=off",)
-    return lambda samples: Export(f"{NETWORKS}:{factory}", data.arrays("crepe-frames", audio), ("x=1x1024",), gates=gates)
+    return lambda samples: Export(f"{NETWORKS}:{factory}", data.arrays("crepe-audio", audio), ("x=1x1024",), gates=gates)
 
 
 def _silero_feeds(names: tuple[str, str]) -> dict[str, np.ndarray]:
@@ -180,7 +180,7 @@ def _basic_pitch_onnx(samples: int) -> Export:
     name = "serving_default_input_2:0"
     return Export(
         str(member(packages.BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx")),
-        data.arrays("basic-pitch-onnx", lambda: {name: _pitch_windows()}),
+        data.arrays("basic-pitch-audio-onnx", lambda: {name: _pitch_windows()}),
         (f"{name}=1x43844x1",),
     )
 
@@ -189,7 +189,7 @@ def _basic_pitch_saved_model(samples: int) -> Export:
     folder = "basic_pitch/saved_models/icassp_2022/nmp"
     for file in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
         source = member(packages.BASIC_PITCH, f"{folder}/{file}")
-    return Export(str(source.parent.parent), data.arrays("basic-pitch-saved-model", lambda: {"input_2": _pitch_windows()}))
+    return Export(str(source.parent.parent), data.arrays("basic-pitch-audio-saved-model", lambda: {"input_2": _pitch_windows()}))
 
 
 def _mini_xception(samples: int) -> Export:
