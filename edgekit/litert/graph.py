@@ -12,14 +12,47 @@ import numpy as np
 Dim = int | str
 
 
+@dataclass(frozen=True, eq=False)
+class Quantization:
+    """What stored integers stand for: real = scale * (stored - zero point).
+
+    Args:
+        scale: float32, one for all or one per place along `axis`.
+        zero_point: int64, as many.
+        axis: The axis of the tensor that several scales belong to.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int = 0
+
+    @property
+    def is_per_tensor(self) -> bool:
+        return self.scale.size == 1
+
+    def same_as(self, other: Quantization | None) -> bool:
+        """Whether both map every integer to the same number."""
+        return (
+            other is not None
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+            and (self.is_per_tensor or self.axis == other.axis)
+        )
+
+
 @dataclass(eq=False)
 class Tensor:
-    """A tensor of the graph. A str in `shape` is a dynamic dimension; `data` makes it a constant."""
+    """A tensor of the graph. A str in `shape` is a dynamic dimension; `data` makes it a constant.
+
+    `quantization` says what the integers of a quantized tensor stand for. A float32 constant has it where it was dequantized at
+    compile time: its values can be written as such integers (int8 where there is a zero point for uint8).
+    """
 
     name: str
     shape: tuple[Dim, ...]
     dtype: np.dtype
     data: np.ndarray | None = None
+    quantization: Quantization | None = None
 
     @property
     def rank(self) -> int:

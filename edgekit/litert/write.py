@@ -11,7 +11,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.litert.graph import Graph, Operator, Tensor
+from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
+from edgekit.litert.quantized.versions import quantized_version
 
 SIGNATURE = "serving_default"
 BUFFER_ALIGNMENT = 16  # what the schema asks for with force_align; kernels read weights with aligned vector loads
@@ -158,6 +159,16 @@ def _tensor(tensor: Tensor, name: str, constants: _Constants) -> Any:
         made.shapeSignature = np.array([d if isinstance(d, int) else -1 for d in tensor.shape], np.int32)
     made.hasRank = True
     made.buffer = 0 if tensor.data is None else constants.add(tensor.data)
+    if tensor.quantization is not None and tensor.dtype.kind in "iu":
+        made.quantization = _quantization(tensor.quantization)
+    return made
+
+
+def _quantization(quantization: Quantization) -> Any:
+    made = schema.QuantizationParametersT()
+    made.scale = quantization.scale.astype(np.float32)
+    made.zeroPoint = quantization.zero_point.astype(np.int64)
+    made.quantizedDimension = 0 if quantization.is_per_tensor else quantization.axis
     return made
 
 
@@ -216,8 +227,13 @@ def _tensor_map(tensor: Tensor, index: dict[Tensor, int]) -> Any:
 def operator_version(op: Operator) -> int:
     """The lowest version of an operator that does what is asked of it, so that old runtimes refuse what they cannot do.
 
-    After tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc, for the float and integer forms written here.
+    After tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc.
     """
+    return max(_plain_version(op), quantized_version(op))
+
+
+def _plain_version(op: Operator) -> int:
+    """For the float and integer forms."""
     types = [t.dtype.name for t in op.inputs if t is not None]
     first = types[0] if types else ""
     options = op.options

@@ -44,6 +44,7 @@ from edgekit.layout.rules.axes import (
 from edgekit.layout.rules.elementwise import ELEMENTWISE, broadcast_inputs, elementwise_parts, expand, expand_parts
 from edgekit.layout.rules.matmul import CHANNELS_LAST, matmul, matmul_parts
 from edgekit.layout.rules.node import Part, Rewriter, Rule, Slot, constant, dims, fixed, free_slots, rank, value_rank
+from edgekit.layout.rules.quantized import linear, linear_parts
 from edgekit.layout.rules.shape import reshape, reshape_parts, transpose, transpose_parts
 
 __all__ = [
@@ -95,6 +96,7 @@ CHANNELS_FIRST_RULES: dict[str, Rule] = {
     **{op: Rule(arg_parts, arg) for op in ("ArgMax", "ArgMin")},
     **{op: Rule(same_axes, axis_attribute(-1)) for op in ("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK")},
     **{op: Rule(trailing_axes(-1), _keep) for op in ("LayerNormalization", "RMSNormalization")},
+    **{op: Rule(linear_parts, linear) for op in ("QuantizeLinear", "DequantizeLinear")},
     "Concat": Rule(same_axes, axis_attribute(0)),
     "Split": Rule(same_axes, axis_attribute(0)),
     "Slice": Rule(slice_parts, axes_input(3)),

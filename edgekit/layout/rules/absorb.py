@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgekit.layout.rules.elementwise import ELEMENTWISE
 from edgekit.layout.rules.node import constant, dims, integer, rank, replace_constant
+from edgekit.layout.rules.quantized import dequantized_constant, is_per_tensor
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ def absorbers(value: ir.Value, axis: int, reshape: ir.Node) -> list[Held] | None
                 continue
             if node is None or node.graph is not reshape.graph or node.domain not in ("", "ai.onnx"):
                 return None
-            if node.op_type in ELEMENTWISE:
+            if node.op_type in ELEMENTWISE or is_per_tensor(node):
                 checked.add(node)
-                for joined in _join(node, offset, size, found):
+                operands = _join(node, offset, size, found)
+                if operands is None:
+                    return None
+                for joined in operands:
                     if joined not in members:
                         members.add(joined)
                         queue.append(joined)
@@ -71,32 +75,46 @@ def permute(held: list[Held], index: np.ndarray) -> None:
         replace_constant(use.node, use.index, np.take(array, index, axis=use.axis), f"reordered{use.index}")
 
 
-def _join(node: ir.Node, offset: int, size: int | str, found: list[Held]) -> list[ir.Value]:
+def _join(node: ir.Node, offset: int, size: int | str, found: list[Held]) -> list[ir.Value] | None:
     """The computed operands of an elementwise operator that carry the axis; its constants go to `found`."""
     joined = [node.outputs[0]]
     for i, value in enumerate(node.inputs):
         if value is None or rank(value) < -offset or dims(value)[offset] != size:
             continue
-        array = constant(value)
-        if array is None:
+        if constant(value) is None and dequantized_constant(value) is None:
             joined.append(value)
-        else:
-            found.append(Held(node, i, array.ndim + offset))
+            continue
+        held = _held(node, i, rank(value) + offset)
+        if held is None:
+            return None
+        found += held
     return joined
 
 
 def _product(node: ir.Node, i: int | None, offset: int) -> list[Held] | None:
     """The constants of a matrix product that reads the axis with its i-th input, or (None) writes it."""
-    weight = constant(node.inputs[1]) if node.op_type in ("MatMul", "Gemm") else None
-    if weight is None or weight.ndim != 2 or offset != -1 or integer(node, "transA", 0):
+    weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+    if weight is None or rank(weight) != 2 or offset != -1 or integer(node, "transA", 0):
         return None
     if i is not None:
-        return [Held(node, 1, 1 if integer(node, "transB", 0) else 0)] if i == 0 else None
-    held = [Held(node, 1, 0 if integer(node, "transB", 0) else 1)]
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = constant(node.inputs[2])
-        if bias is None:
-            return None
-        if bias.ndim and bias.shape[-1] != 1:
-            held.append(Held(node, 2, bias.ndim - 1))
+        return _held(node, 1, 1 if integer(node, "transB", 0) else 0) if i == 0 else None
+    held = _held(node, 1, 0 if integer(node, "transB", 0) else 1)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if held is not None and bias is not None and rank(bias) and dims(bias)[-1] != 1:
+        more = _held(node, 2, rank(bias) - 1)
+        held = None if more is None else held + more
     return held
+
+
+def _held(node: ir.Node, i: int, axis: int) -> list[Held] | None:
+    """Where the constant that a node reads as its i-th input is written; None where it is computed or others read it."""
+    if constant(node.inputs[i]) is not None:
+        return [Held(node, i, axis)]
+    value = node.inputs[i]
+    linear = dequantized_constant(value)
+    if linear is None or value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    scales = [place for place, array in enumerate(map(constant, linear.inputs)) if place and array is not None and array.size > 1]
+    if integer(linear, "block_size", 0) or not scales or integer(linear, "axis", 1) % rank(value) != axis:
+        return None if integer(linear, "block_size", 0) else [Held(linear, 0, axis)]
+    return [Held(linear, 0, axis), *(Held(linear, place, 0) for place in scales)]

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgekit.layout.permutation import Perm, identity
 from edgekit.layout.rules.node import Part, Rewriter, Slot, aligned, constant, fixed, rank
+from edgekit.layout.rules.quantized import dequantized_constant
 
 CHANNELS_LAST = "edgekit.channels_last"
 """Domain of an operator that LiteRT has in another form than ONNX; edgekit.layout.rules says what it means per operator."""
@@ -21,7 +22,7 @@ def matmul_parts(transposed_right: bool) -> Callable[[ir.Node], list[Part]]:
         assert left is not None
         assert right is not None
         size = rank(left)
-        if constant(right) is not None and rank(right) == 2:
+        if (constant(right) is not None or dequantized_constant(right) is not None) and rank(right) == 2:
             # A constant matrix: all axes of the left operand but its last are a batch.
             slots = {Slot(0): range(size), Slot(0, True): range(size)}
             return aligned(node, size, slots, allowed=lambda frame: frame[-1] == size - 1)
