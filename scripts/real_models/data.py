@@ -116,8 +116,7 @@ def frames(samples: np.ndarray, length: int, count: int) -> np.ndarray:
 def notes(rate: int, seconds: float) -> np.ndarray:
     """Decaying chords with ten harmonics each over the noise of a quiet room: float32 samples in [-1, 1].
 
-    The noise (60 dB below the peak) is what every recording has. Without it, networks that take the logarithm of a spectrum are
-    fed the rounding errors of empty bins, and float32 itself is off by more than what is promised here.
+    The noise (60 dB below the peak) is what every recording has.
     """
     time = np.arange(int(rate * seconds)) / rate
     chords = ((220.0, 277.2, 329.6), (246.9, 311.1, 370.0), (196.0, 246.9, 293.7), (261.6, 329.6, 392.0))

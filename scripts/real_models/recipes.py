@@ -170,17 +170,18 @@ def _silero_torchscript(samples: int) -> Export:
 
 
 def _pitch_windows() -> np.ndarray:
+    # Recorded speech alone: on synthesised tones the network takes logarithms of empty spectral bins, and the source itself is
+    # further from exact arithmetic (1.7e-4, measured in float64) than the error that is promised.
     speech = data.speech()
     at_22k = np.interp(np.arange(0, len(speech), 16000 / 22050), np.arange(len(speech)), speech).astype(np.float32)
-    windows = [data.frames(at_22k, 43844, 2), data.frames(data.notes(22050, 6.0), 43844, 2)]
-    return np.concatenate(windows)[..., None]
+    return data.frames(at_22k, 43844, 4)[..., None]
 
 
 def _basic_pitch_onnx(samples: int) -> Export:
     name = "serving_default_input_2:0"
     return Export(
         str(member(packages.BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.onnx")),
-        data.arrays("basic-pitch-audio-onnx", lambda: {name: _pitch_windows()}),
+        data.arrays("basic-pitch-speech-onnx", lambda: {name: _pitch_windows()}),
         (f"{name}=1x43844x1",),
     )
 
@@ -189,7 +190,7 @@ def _basic_pitch_saved_model(samples: int) -> Export:
     folder = "basic_pitch/saved_models/icassp_2022/nmp"
     for file in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
         source = member(packages.BASIC_PITCH, f"{folder}/{file}")
-    return Export(str(source.parent.parent), data.arrays("basic-pitch-audio-saved-model", lambda: {"input_2": _pitch_windows()}))
+    return Export(str(source.parent.parent), data.arrays("basic-pitch-speech-saved-model", lambda: {"input_2": _pitch_windows()}))
 
 
 def _mini_xception(samples: int) -> Export:
