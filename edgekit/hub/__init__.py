@@ -63,6 +63,7 @@ def _patterns() -> Rules:
         lower_einsum,
         merge_bounds,
         merge_reshapes,
+        simplify_constants,
     )
     from edgekit.hub.passes.propagate import FOLD_RULES
     from edgekit.hub.rewrite import combine
@@ -76,6 +77,7 @@ def _patterns() -> Rules:
         fuse_activation.RULES,
         lower_einsum.RULES,
         merge_reshapes.RULES,
+        simplify_constants.RULES,
     )
 
 

@@ -101,6 +101,12 @@ def _gather(attributes: Any, data: Array, index: Array) -> Array:
     return np.take(data, index, axis=attributes.get_int("axis", 0))
 
 
+def _gather_elements(attributes: Any, data: Array, index: Array) -> Array:
+    axis = attributes.get_int("axis", 0) % data.ndim
+    window = tuple(slice(None) if place == axis else slice(size) for place, size in enumerate(index.shape))
+    return np.take_along_axis(data[window], index, axis)
+
+
 def _slice(
     attributes: Any, data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
 ) -> Array:
@@ -197,6 +203,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "ConstantOfShape": _filled,
     "Range": _range,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
     "Slice": _slice,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,

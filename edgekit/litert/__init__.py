@@ -93,12 +93,14 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.head_projections import project_heads
     from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
+    from edgekit.litert.safe_softmax import simplify_safe_softmax
     from edgekit.litert.split_projections import split_projections
     from edgekit.litert.write import write
 
     model = hub.clone()
     expand(model, has_lowering)
     notes = carry_floats(model)
+    simplify_safe_softmax(model)
     split_projections(model)
     project_heads(model)
     fold_norms(model)

@@ -13,7 +13,13 @@ import onnxruntime
 from edgekit.hub import prepare
 from edgekit.hub.check import check
 
-_NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_NUMPY = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
 
 
 def text_model(body: str, opset: int = 20) -> onnx.ModelProto:

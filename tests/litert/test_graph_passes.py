@@ -162,3 +162,29 @@ def test_tensor_names_are_unique() -> None:
     interpreter = Interpreter(model_content=litert.compile(proto), experimental_op_resolver_type=WITHOUT_DELEGATES)
     names = [details["name"] for details in interpreter.get_tensor_details() if details["name"]]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("open_places", [[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], ids=["some", "none"])
+def test_safe_softmax_looks_for_no_nans(open_places: list[int]) -> None:
+    proto = model(
+        """net (float[1,2,5,5] x, bool[1,1,1,5] mask) => (float[1,2,5,5] y) {
+            m = Where(mask, zero, hidden) a = Add(x, m) s = Softmax<axis=-1>(a) n = IsNaN(s) y = Where(n, zero, s)
+        }""",
+        zero=np.float32(0),
+        hidden=np.float32(-np.inf),
+    )
+    feeds = {"x": weights(1, 2, 5, 5), "mask": np.array(open_places, bool).reshape(1, 1, 1, 5)}
+    check(proto, feeds, {"SELECT_V2": 2, "REDUCE_MAX": 1, "ADD": 1, "SOFTMAX": 1, "MUL": 1})
+
+
+def test_a_finite_mask_needs_no_safe_softmax() -> None:
+    proto = model(
+        """net (float[1,2,5,4] q, float[1,2,4,5] k, bool[1,1,1,5] mask) => (float[1,2,5,5] y) {
+            x = MatMul(q, k) m = Where(mask, zero, hidden) a = Add(x, m) s = Softmax<axis=-1>(a)
+            n = IsNaN(s) y = Where(n, zero, s)
+        }""",
+        zero=np.float32(0),
+        hidden=np.finfo(np.float32).min,
+    )
+    feeds = {"q": weights(1, 2, 5, 4), "k": weights(1, 2, 4, 5), "mask": np.zeros((1, 1, 1, 5), bool)}
+    check(proto, feeds, {"BATCH_MATMUL": 1, "SELECT_V2": 1, "ADD": 1, "SOFTMAX": 1})
