@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from edgekit.layout.rules.axes import reduced_axes
@@ -9,6 +11,8 @@ from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.table import Node, lowers
 
+MANY_ROWS = 4096
+"""From how many positions on a sum is taken in two steps."""
 DIRECT = {
     "ReduceMax": "REDUCE_MAX",
     "ReduceMean": "MEAN",
@@ -91,7 +95,26 @@ def _reduce(node: Node, code: str, x: Tensor, out: Tensor) -> Tensor:
         return node.reshape(node.const(np.full(node.static_shape(out), fill, x.dtype), hint="empty"), out.shape, out=out)
     if x.dtype == np.bool_:
         code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
+    if code in ("SUM", "MEAN") and x.dtype.kind == "f" and axes.data is not None:
+        x, axes = _reduce_first(node, code, x, axes)
     return node.emit(code, [x, axes], out, keepDims=bool(node.integer("keepdims", 1)))
+
+
+def _reduce_first(node: Node, code: str, x: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
+    """Reduce one of several axes ahead of the others where the kernel would add very many numbers one after another.
+
+    XNNPACK adds whole rows when the last axis is kept, in float32: the mean of 80x80 positions comes out wrong by 2e-5, that of
+    80 rows of 80 by 3e-7. The time is the same.
+    """
+    reduced = sorted(int(axis) for axis in axes.data)  # type: ignore[union-attr]
+    sizes = [x.shape[axis] for axis in reduced]
+    if len(reduced) < 2 or reduced[-1] == x.rank - 1 or not all(isinstance(size, int) for size in sizes):
+        return x, axes
+    if math.prod(sizes) < MANY_ROWS:  # type: ignore[arg-type]
+        return x, axes
+    shape = tuple(1 if axis == reduced[-1] else size for axis, size in enumerate(x.shape))
+    part = node.emit(code, [x, node.ints(reduced[-1:], "last_axis")], node.temp(shape, "rows", x.dtype), keepDims=True)
+    return part, node.ints(reduced[:-1] if node.integer("keepdims", 1) else reduced, "axes_left")
 
 
 def _neutral(code: str, dtype: np.dtype) -> float:
