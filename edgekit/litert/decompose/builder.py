@@ -22,7 +22,6 @@ class Builder:
         assert isinstance(node.graph, ir.Graph)
         self.graph = node.graph
         self.made: list[ir.Node] = []
-        self._count = 0
 
     def op(
         self,
@@ -36,17 +35,15 @@ class Builder:
     ) -> ir.Value:
         """One node; its first output has that shape, and the replaced node's dtype where none is given."""
         made = ir.node(op_type, inputs, attributes={k: v for k, v in attributes.items() if v is not None}, num_outputs=outputs)
-        self._count += 1
         out = made.outputs[0]
-        made.name = out.name = f"{self.node.outputs[0].name}/{op_type}{self._count}"
+        made.name = out.name = self._name(op_type)
         out.dtype, out.shape = dtype or self.node.outputs[0].dtype, ir.Shape(shape)  # type: ignore[assignment]
         self.graph.insert_before(self.node, made)
         self.made.append(made)
         return out
 
     def const(self, array: np.ndarray) -> ir.Value:
-        self._count += 1
-        name = f"{self.node.outputs[0].name}/const{self._count}"
+        name = self._name("const")
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
         value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
         self.graph.register_initializer(value)
@@ -94,6 +91,14 @@ class Builder:
             where=where + (f", {attribute}" if attribute else ""),
             fix=fix,
         )
+
+    def _name(self, kind: str) -> str:
+        """A new name below that of the node's output. What replaces a node takes its output's name, and may be replaced in turn:
+        the graph remembers how many names it has given below each."""
+        base = self.node.outputs[0].name
+        given = self.graph.meta.setdefault("edgekit.names", {})
+        given[base] = given.get(base, 0) + 1
+        return f"{base}/{kind}{given[base]}"
 
 
 Decomposition = Callable[[ir.Node, Builder], "list[ir.Value] | None"]
