@@ -207,15 +207,14 @@ def _mini_xception(samples: int) -> Export:
 def _keras_application(architecture: str, size: int, rescales: bool) -> Callable[[int], Export]:
     """`rescales`: the network itself scales pixels from [0, 255]."""
 
-    def pixels() -> dict[str, np.ndarray]:
-        photographs = data.photograph_pixels(4, size)
+    def pixels(count: int) -> dict[str, np.ndarray]:
+        photographs = data.photograph_pixels(count, size)
         return {"image": photographs if rescales else photographs / np.float32(127.5) - 1}
 
     def prepare(samples: int) -> Export:
-        images = data.arrays(f"keras-{architecture}", pixels)
-        model = cache_folder() / "models" / f"{architecture}.keras"
-        write_once(model, lambda path: _write_keras_application(path, architecture, size, np.load(images)["image"]))
-        return Export(str(model), images)
+        model = cache_folder() / "models" / f"{architecture}-seeded.keras"
+        write_once(model, lambda path: _write_keras_application(path, architecture, size, pixels(20)["image"]))
+        return Export(str(model), data.arrays(f"keras-{architecture}", lambda: pixels(4)))
 
     return prepare
 
@@ -234,7 +233,7 @@ def _write_keras_application(path: Path, architecture: str, size: int, images: n
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
-    model(images, training=True)
+    model({"image": images}, training=True)
     model.save(path)
 
 
