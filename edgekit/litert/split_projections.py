@@ -67,6 +67,8 @@ def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
     if source is None or node.domain not in ("", "ai.onnx"):
         return None
     shape = dims(source)
+    if not shape:  # of unknown rank
+        return None
     if node.op_type == "Split":
         axis = node.attributes["axis"].as_int() % len(shape) if "axis" in node.attributes else 0
         sizes = [dims(out)[axis] for out in node.outputs]

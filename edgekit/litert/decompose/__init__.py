@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.layout import dims, rank
-from edgekit.litert.decompose import linear, normalization, pooling, signal, space
+from edgekit.litert.decompose import linear, normalization, pooling, reduction, signal, space
 from edgekit.litert.decompose.builder import Builder, Decomposition, is_used
 
 __all__ = ["DECOMPOSITIONS", "Builder", "Decomposition", "decompose", "has_lowering"]
@@ -66,6 +66,7 @@ DECOMPOSITIONS: dict[str, Decomposition] = {
     **linear.DECOMPOSITIONS,
     **normalization.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,
+    **reduction.DECOMPOSITIONS,
     **signal.DECOMPOSITIONS,
     **space.DECOMPOSITIONS,
     "LogSoftmax": _last_axis,

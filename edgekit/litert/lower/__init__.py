@@ -14,6 +14,7 @@ from edgekit.litert.lower import (
     bitwise,
     control,
     convolution,
+    detect,
     elementwise,
     index,
     matmul,
@@ -34,8 +35,8 @@ from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
 _REGISTERED = (
-    bitwise, control, convolution, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce, resize,
-    sample, scatter, shape, slicing, trigonometry,
+    bitwise, control, convolution, detect, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce,
+    resize, sample, scatter, shape, slicing, trigonometry,
 )  # fmt: skip
 """Importing these modules fills the table."""
 
@@ -61,7 +62,9 @@ def lower(onnx: ir.Graph) -> Graph:
             raise _unknown(node)
         operands = [*node.inputs, *control.close_over(node)]
         inputs = [None if v is None else tensor(v) for v in operands]
-        function(Node(node, inputs, [tensor(v) for v in node.outputs], graph))
+        lowered, before = Node(node, inputs, [tensor(v) for v in node.outputs], graph), len(graph.operators)
+        function(lowered)
+        quantized.keep_quantization(lowered, graph.operators[before:])
     graph.outputs = [_output(graph, tensor(v), i) for i, v in enumerate(onnx.outputs)]
     return graph
 

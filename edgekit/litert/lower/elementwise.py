@@ -79,7 +79,15 @@ def sign(node: Node) -> None:
 
 @lowers(*BINARY)
 def binary(node: Node) -> None:
-    node.emit(BINARY[node.op_type], [node.x, node.input(1)])
+    left, right = node.x, node.input(1)
+    limit = right.data if left.dtype.kind == "f" else None
+    if node.op_type == "Equal" and limit is not None and limit.size and np.isinf(limit).all() and len(np.unique(limit)) == 1:
+        # A mask: the builtin ADD, SUB and MUL clamp what they compute to the largest float32, so that -inf arrives as that.
+        top = np.finfo(np.float32).max
+        code = "LESS_EQUAL" if limit.reshape(-1)[0] < 0 else "GREATER_EQUAL"
+        node.emit(code, [left, node.const(np.clip(limit, -top, top), left.dtype, "limit")])
+        return
+    node.emit(BINARY[node.op_type], [left, right])
 
 
 @lowers(*VARIADIC)

@@ -97,7 +97,7 @@ def reverse_sequence(node: Node) -> None:
 
 @lowers("Range")
 def range_(node: Node) -> None:
-    node.emit("RANGE", [node.x, node.input(1), node.input(2)])
+    node.emit("RANGE", [node.reshape(node.input(i), (), hint) for i, hint in enumerate(("start", "limit", "delta"))])
 
 
 @lowers("ConstantOfShape")

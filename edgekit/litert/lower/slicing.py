@@ -157,9 +157,9 @@ def _computed_pad(node: Node) -> None:
     if mode != "constant":
         raise node.refuse(f"mode {mode!r} with amounts computed at run time", "make the pads constant in the model", "pads")
     rank = x.rank
-    if node.has_input(3):
-        raise node.refuse("amounts computed at run time for some axes only", "make the pads constant in the model", "axes")
     pads = as_int32(node, node.input(1), "pads")
+    if node.has_input(3):
+        pads = _pads_of_all_axes(node, pads)
     zero = node.const(0, np.int32, "zero")
     if pads.data is None or (pads.data < 0).any():
         x = _cropped_by(node, x, pads, zero)
@@ -171,6 +171,20 @@ def _computed_pad(node: Node) -> None:
         node.emit("PADV2", [x, amounts, fill])
     else:
         node.emit("PAD", [x, amounts])
+
+
+def _pads_of_all_axes(node: Node, pads: Tensor) -> Tensor:
+    """Amounts given for some axes, with 0 for the others."""
+    rank, count = node.x.rank, node.static_shape(pads)[0] // 2
+    places = as_int32(node, node.input(3), "axes")
+    places = node.emit("FLOOR_MOD", [places, node.const(rank, np.int32, "rank")], node.temp((count,), "places", np.int32))
+    column, halves = node.reshape(places, (count, 1), "column"), []
+    for i, side in enumerate(("before", "after")):
+        given = node.temp((count,), f"given_{side}", np.int32)
+        node.emit("SLICE", [pads, node.ints([i * count], f"{side}_begin"), node.ints([count], "count")], given)
+        line = node.temp((rank,), f"all_{side}", np.int32)
+        halves.append(node.emit("SCATTER_ND", [column, given, node.ints([rank], "line")], line))
+    return node.emit("CONCATENATION", halves, node.temp((2 * rank,), "all_pads", np.int32), axis=0)
 
 
 def _cropped_by(node: Node, x: Tensor, pads: Tensor, zero: Tensor) -> Tensor:
