@@ -93,6 +93,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.head_projections import project_heads
     from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
+    from edgekit.litert.quantized import to_integers
     from edgekit.litert.safe_softmax import simplify_safe_softmax
     from edgekit.litert.split_projections import split_projections
     from edgekit.litert.write import write
@@ -110,6 +111,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     graph = lower(model.graph)
     notes += fit_kernels(graph)
     simplify(graph)
+    notes += to_integers(graph)
     notes += to_half(graph) if precision == "fp16" else []
     data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
     return Compiled(

@@ -47,7 +47,7 @@ def simplify(graph: Graph) -> None:
                 if id(op) in work.alive:
                     changed |= any(rule(work, op) for rule in RULES)
             part.operators = [op for op in part.operators if id(op) in work.alive]
-        _remove_dead(part)
+        remove_dead(part)
 
 
 class _Work:
@@ -209,7 +209,7 @@ def _weights_below(work: _Work, op: Operator) -> Operator | None:
         if user is None:
             return None
         if user.code in SCALABLE:
-            return user if user.inputs[0] is tensor and _is_constant(user, 1) else None
+            return user if user.inputs[0] is tensor and _may_scale(user, 1) else None
         squares = user.code == "MUL" and user.inputs[0] is user.inputs[1]
         if (
             user.code not in ("MUL", "RESHAPE", "TRANSPOSE", "MEAN", "SUM", "AVERAGE_POOL_2D")
@@ -228,14 +228,14 @@ def _constants_above(work: _Work, tensor: Tensor) -> list[tuple[Operator, int]] 
         if maker is None or maker.activation != "NONE" or work.only_user(tensor) is None:
             return None
         source = maker.inputs[0]
-        if maker.code == "BATCH_MATMUL" and _is_constant(maker, 1):
+        if maker.code == "BATCH_MATMUL" and _may_scale(maker, 1):
             return [*found, (maker, 1)]
         if maker.code in SCALABLE:
             has_bias = len(maker.inputs) > 2 and maker.inputs[2] is not None
-            if not _is_constant(maker, 1) or (has_bias and not _is_constant(maker, 2)):
+            if not _may_scale(maker, 1) or (has_bias and not _may_scale(maker, 2)):
                 return None
             return [*found, (maker, 1), (maker, 2)] if has_bias else [*found, (maker, 1)]
-        if maker.code in ("ADD", "SUB") and _is_constant(maker, 1) and source is not None and source.shape == tensor.shape:
+        if maker.code in ("ADD", "SUB") and _may_scale(maker, 1) and source is not None and source.shape == tensor.shape:
             found.append((maker, 1))
         elif maker.code not in ("RESHAPE", "TRANSPOSE"):
             return None
@@ -254,6 +254,12 @@ def _scale_constant(work: _Work, op: Operator, place: int, factor: float) -> Non
 def _is_constant(op: Operator, place: int) -> bool:
     tensor = op.inputs[place] if place < len(op.inputs) else None
     return tensor is not None and tensor.data is not None
+
+
+def _may_scale(op: Operator, place: int) -> bool:
+    """Whether it is a constant, and not one of a quantized model: its integers would no longer fit it."""
+    tensor = op.inputs[place] if place < len(op.inputs) else None
+    return tensor is not None and tensor.data is not None and tensor.quantization is None
 
 
 def merge_reshapes(work: _Work, op: Operator) -> bool:
@@ -350,7 +356,7 @@ def _per_channel(tensor: Tensor, rank: int, channels: int | str) -> np.ndarray |
     return np.broadcast_to(data.reshape(-1).astype(np.float64), (channels,))
 
 
-def _remove_dead(graph: Graph) -> None:
+def remove_dead(graph: Graph) -> None:
     """Drop operators whose results nobody takes, from the end."""
     needed = set(graph.outputs)
     kept = []

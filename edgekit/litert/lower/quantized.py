@@ -1,6 +1,9 @@
-"""QuantizeLinear and its relatives, in float arithmetic.
+"""QuantizeLinear and its relatives.
 
-The result is the integer that ONNX asks for: rounding half to even and saturating are exact in float32 for 8 and 16 bits.
+Where scale and zero point are constants and the integers are of 8 bits, QuantizeLinear and DequantizeLinear are LiteRT's
+QUANTIZE and DEQUANTIZE, and a dequantized constant is a float constant that knows its integers: edgekit.litert.quantized makes
+integer operators of what lies between them. Everything else is float arithmetic, which gives the integer that ONNX asks for:
+rounding half to even and saturating are exact in float32 for 8 and 16 bits.
 """
 
 from __future__ import annotations
@@ -9,14 +12,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.litert.graph import Dim, Tensor
+from edgekit.litert.graph import Dim, Operator, Quantization, Tensor
 from edgekit.litert.lower.table import Node, lowers
+
+WEIGHTS = {
+    "CONV_2D": (0, 0),
+    "CONV_3D": (4, 0),
+    "DEPTHWISE_CONV_2D": (3, 0),
+    "FULLY_CONNECTED": (0, None),
+    "TRANSPOSE_CONV": (0, 1),
+}
+"""LiteRT operator → the axis of its weights (input 1) that is the output channel, and that axis in ONNX (None: it varies)."""
 
 
 @lowers("QuantizeLinear")
 def quantize_linear(node: Node) -> None:
     """saturate(round(x / scale) + zero point)."""
     x, shape = node.x, node.x.shape
+    quantization = _quantization(node, node.y.dtype)
+    if quantization is not None and quantization.is_per_tensor and x.dtype == np.float32:
+        _quantize(node, quantization)
+        return
     scale = _along(node, node.input(1), shape, "scale")
     scaled = node.emit("DIV", [_float(node, x, "x"), scale], node.temp(shape, "scaled", np.float32))
     zero = _along(node, _float(node, node.input(2), "zero"), shape, "zero") if node.has_input(2) else None
@@ -27,6 +43,13 @@ def quantize_linear(node: Node) -> None:
 def dequantize_linear(node: Node) -> None:
     """(x - zero point) * scale."""
     x, shape = node.x, node.x.shape
+    quantization = _quantization(node, x.dtype)
+    if quantization is not None and x.data is not None and node.y.dtype == np.float32:
+        _dequantize_constant(node, quantization)
+        return
+    if quantization is not None and quantization.is_per_tensor and x.dtype != np.int32 and node.y.dtype == np.float32:
+        _dequantize(node, quantization)
+        return
     if x.dtype == np.int32 and node.has_input(2) and np.any(node.constant(2)):
         raise node.refuse("LiteRT computes it in float32, which does not hold every int32", "use a zero point of 0", "input 2")
     held = _float(node, x, "x")
@@ -34,6 +57,84 @@ def dequantize_linear(node: Node) -> None:
         zero = _along(node, _float(node, node.input(2), "zero"), shape, "zero")
         held = node.emit("SUB", [held, zero], node.temp(shape, "centred", np.float32))
     node.emit("MUL", [held, _along(node, node.input(1), shape, "scale")])
+
+
+def keep_quantization(node: Node, operators: Sequence[Operator]) -> None:
+    """Weights that an operator made of dequantized ones, in LiteRT's order of axes, lie on the same grid: say so.
+
+    Nothing is taken on trust: edgekit.litert.quantized checks that the values really are multiples of the scales.
+    """
+    given = node.inputs[1].quantization if node.has_input(1) and node.inputs[1] is not None else None  # type: ignore[union-attr]
+    if given is None:
+        return
+    for op in operators:
+        weights = op.inputs[1] if op.code in WEIGHTS and len(op.inputs) > 1 else None
+        if weights is None or weights.data is None:
+            continue
+        axis, given_axis = WEIGHTS[op.code]
+        varies = given_axis is None or given.axis == given_axis
+        if given.is_per_tensor or (varies and given.scale.size == weights.shape[axis]):
+            weights.quantization = Quantization(given.scale, given.zero_point, axis)
+
+
+def _quantize(node: Node, quantization: Quantization) -> None:
+    """QUANTIZE to int8; for uint8 the integers are shifted by 128, which is exact."""
+    y = node.y
+    held = y if y.dtype == np.int8 else node.like(y, "int8", np.int8)
+    held.quantization = _as_int8(quantization, y.dtype)
+    node.emit("QUANTIZE", [node.x], held)
+    if held is not y:
+        y.quantization = quantization
+        node.emit("QUANTIZE", [held])
+
+
+def _dequantize(node: Node, quantization: Quantization) -> None:
+    held = node.x
+    if held.dtype == np.uint8:
+        held.quantization = quantization
+        held = node.like(node.x, f"{node.y.name}/int8", np.int8)
+        held.quantization = _as_int8(quantization, np.dtype(np.uint8))
+        node.emit("QUANTIZE", [node.x], held)
+    elif held.quantization is None:
+        held.quantization = quantization
+    elif not held.quantization.same_as(quantization):
+        # The same integers, read in another way than they were written.
+        held = node.like(node.x, f"{node.y.name}/reread")
+        held.quantization = quantization
+        node.reshape(node.x, node.x.shape, out=held)
+    node.emit("DEQUANTIZE", [held])
+
+
+def _dequantize_constant(node: Node, quantization: Quantization) -> None:
+    """The result is a constant; nothing is left to run."""
+    integers, y = node.x.data, node.y
+    assert integers is not None
+    along = [1] * integers.ndim
+    if not quantization.is_per_tensor:
+        along[quantization.axis] = -1
+    scale, zero = (a.reshape(along if integers.ndim else ()) for a in (quantization.scale, quantization.zero_point))
+    y.data = ((integers.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+    y.quantization = _as_int8(quantization, integers.dtype)
+
+
+def _as_int8(quantization: Quantization, dtype: np.dtype) -> Quantization:
+    """The quantization of the same numbers as int8."""
+    shift = 128 if dtype == np.uint8 else 0
+    return Quantization(quantization.scale, quantization.zero_point - shift, quantization.axis)
+
+
+def _quantization(node: Node, dtype: np.dtype) -> Quantization | None:
+    """Scales and zero points of a node, where they are constants along one axis at most and 8 bits (or a bias) are stored."""
+    scale, zero = node.input(1), node.inputs[2] if node.has_input(2) else None
+    if scale.data is None or (zero is not None and zero.data is None) or scale.rank > 1 or node.integer("block_size", 0):
+        return None
+    if dtype not in (np.int8, np.uint8, np.int32) or scale.dtype != np.float32 or not (scale.data > 0).all():
+        return None
+    scales = scale.data.reshape(-1)
+    zeros = np.zeros(scales.shape, np.int64) if zero is None else zero.data.reshape(-1).astype(np.int64)  # type: ignore[union-attr]
+    axis = node.integer("axis", 1) % max(1, node.x.rank)
+    fits = scales.size == 1 or scales.size == node.x.shape[axis]
+    return Quantization(scales, zeros, axis) if fits and zeros.shape == scales.shape else None
 
 
 @lowers("QLinearMatMul")

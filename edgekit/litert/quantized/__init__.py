@@ -1,0 +1,91 @@
+"""From float operators between DEQUANTIZE and QUANTIZE to operators on integers. docs/quantized-onnx.md is the long form.
+
+    before    int8 → DEQUANTIZE → CONV_2D (float weights that know their integers) → QUANTIZE → int8
+    after     int8 → CONV_2D (int8 weights, int32 bias) → int8
+
+One walk forward over the graph. It remembers which float tensors exist as integers, converts each operator that can work on
+them (edgekit.litert.quantized.arithmetic, .moves), and writes a DEQUANTIZE only where a float operator needs one.
+"""
+
+from __future__ import annotations
+
+from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
+from edgekit.litert.peephole import remove_dead
+from edgekit.litert.quantized.arithmetic import ARITHMETIC
+from edgekit.litert.quantized.integers import Integers, StaysFloat
+from edgekit.litert.quantized.moves import MOVES, data_places, move
+
+__all__ = ["to_integers"]
+
+
+def to_integers(graph: Graph) -> list[str]:
+    """Compute on integers wherever a kernel gives the same result, in place. Returns a note on each operator that stays in float.
+
+    A graph without QUANTIZE, DEQUANTIZE and dequantized constants is left alone.
+    """
+    notes: list[str] = []
+    for part in graph.with_subgraphs():
+        if any(op.code in ("QUANTIZE", "DEQUANTIZE") for op in part.operators):
+            notes += _convert(part)
+    return notes
+
+
+def _convert(graph: Graph) -> list[str]:
+    walk = Integers(graph, *_wanted(graph))
+    notes: list[str] = []
+    for op in graph.operators:
+        op.inputs = [walk.resolve(t) for t in op.inputs]
+        if op.code == "QUANTIZE":
+            walk.quantize(op)
+        elif op.code == "DEQUANTIZE" and op.inputs[0] is not None and op.inputs[0].dtype == "int8":
+            walk.hold(op.outputs[0], op.inputs[0])
+        else:
+            _convert_operator(walk, op, notes)
+    graph.operators = walk.finish()
+    remove_dead(graph)
+    walk.name_after_floats()
+    return notes + walk.notes
+
+
+def _convert_operator(walk: Integers, op: Operator, notes: list[str]) -> None:
+    rule = move if op.code in MOVES else ARITHMETIC.get(op.code)
+    touched = any(walk.is_held(t) for t in op.inputs) or any(walk.grid_of_result(out) is not None for out in op.outputs)
+    if not touched and not any(t is not None and t.data is not None and t.quantization is not None for t in op.inputs):
+        walk.keep(op)
+        return
+    try:
+        if rule is None:
+            raise StaysFloat("LiteRT has no integer kernel for it")
+        rule(op, walk)
+    except StaysFloat as reason:
+        walk.keep(op)
+        if op.code not in MOVES:
+            notes.append(f"{op.code} that makes {op.outputs[0].name!r} stays in float: {reason}")
+
+
+def _wanted(graph: Graph) -> tuple[dict[Tensor, Quantization], dict[Tensor, Tensor]]:
+    """Float tensors that nobody but a QUANTIZE sees, also behind moves: the grid that it asks for, and its result.
+
+    Choosing among numbers, or moving them, gives the same whether they are rounded before or after.
+    """
+    users = graph.consumers()
+    outputs = set(graph.outputs)
+    grids: dict[Tensor, Quantization] = {}
+    results: dict[Tensor, Tensor] = {}
+
+    def want(tensor: Tensor | None, grid: Quantization) -> None:
+        if tensor is None or tensor.data is not None or tensor.dtype != "float32" or tensor in graph.inputs:
+            return
+        if len(users[tensor]) == 1 and tensor not in outputs:
+            grids[tensor] = grid
+
+    for op in reversed(graph.operators):
+        out = op.outputs[0]
+        if op.code == "QUANTIZE" and out.dtype == "int8" and out.quantization is not None:
+            want(op.inputs[0], out.quantization)
+            if op.inputs[0] in grids:
+                results[op.inputs[0]] = out
+        elif op.code in MOVES and op.activation == "NONE" and len(op.outputs) == 1 and out in grids:
+            for place in data_places(op):
+                want(op.inputs[place], grids[out])
+    return grids, results

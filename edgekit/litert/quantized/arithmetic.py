@@ -1,0 +1,158 @@
+"""Operators that compute: what their int8 kernels ask for, and what they give.
+
+Each rule takes an operator and the walk, and writes the integer form or raises StaysFloat. The constraints are those of
+tensorflow/lite/kernels and of LiteRT's quantization specification (ai.google.dev/edge/litert/models/quantization_spec).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgekit.litert.graph import Operator, Quantization, Tensor
+from edgekit.litert.quantized.grid import exact_integers
+from edgekit.litert.quantized.integers import Integers, StaysFloat
+
+FIXED_RESULTS = {"LOGISTIC": (1 / 256, -128), "LOG_SOFTMAX": (16 / 256, 127), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
+"""Scale and zero point of the results of kernels that give nothing else."""
+CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+"""The axis of the weights that may have a scale per place."""
+FINER = 1.02
+"""How much coarser than the wanted grid an intermediate one may be, for the result to be off by at most one step."""
+
+
+def _linear(op: Operator, walk: Integers) -> None:
+    """int8 weights around zero, per channel or not; the bias is int32 on the grid of the products."""
+    transposed = op.code == "TRANSPOSE_CONV"
+    place, bias_place = (2, 3) if transposed else (0, 2)
+    grid, x = walk.wanted(op), walk.integers(op.inputs[place])
+    weights = _weights(op, walk)
+    assert x.quantization is not None
+    assert weights.quantization is not None
+    products = (x.quantization.scale.astype(np.float64) * weights.quantization.scale).astype(np.float32)
+    inputs = list(op.inputs)
+    inputs[place], inputs[1] = x, weights
+    if len(inputs) > bias_place and inputs[bias_place] is not None:
+        inputs[bias_place] = _bias(inputs[bias_place], products)
+    walk.emit(op.code, inputs, [walk.result(op.outputs[0], grid)], op.options)
+
+
+def _weights(op: Operator, walk: Integers) -> Tensor:
+    tensor = op.inputs[1]
+    if tensor is None or tensor.data is None or tensor.quantization is None:
+        raise StaysFloat("its weights are not constants quantized to 8 bits along the output channels")
+    given = tensor.quantization
+    if not given.is_per_tensor and given.axis != CHANNEL_AXIS[op.code]:
+        raise StaysFloat("its weights have scales along another axis than the output channels")
+    around_zero = Quantization(given.scale, np.zeros_like(given.zero_point), CHANNEL_AXIS[op.code])
+    integers = exact_integers(Tensor(tensor.name, tensor.shape, tensor.dtype, tensor.data, around_zero))
+    if integers is None:
+        raise StaysFloat("its weights are not symmetric, and LiteRT's have no zero point")
+    if integers.min(initial=0) == -128:
+        # ARM kernels add two products in 16 bits, which -128 * -128 twice overflows: LiteRT's specification excludes it.
+        integers = np.maximum(integers, np.int8(-127))
+        walk.notes.append(f"the weights {tensor.name!r} hold -128, which LiteRT does not allow: it is written as -127")
+    return Tensor(tensor.name, tensor.shape, integers.dtype, integers, around_zero)
+
+
+def _bias(tensor: Tensor | None, scale: np.ndarray) -> Tensor:
+    if tensor is None or tensor.data is None:
+        raise StaysFloat("its bias is computed at run time")
+    integers = np.rint(tensor.data.astype(np.float64) / scale)
+    if np.abs(integers).max(initial=0) >= 1 << 31:
+        raise StaysFloat("its bias does not fit 32 bits at the scale of its products")
+    made = integers.astype(np.int32)
+    return Tensor(tensor.name, tensor.shape, made.dtype, made, Quantization(scale, np.zeros(scale.shape, np.int64), 0))
+
+
+def _sum(op: Operator, walk: Integers) -> None:
+    """ADD and SUB bring both operands to a common scale of 20 further bits."""
+    grid = walk.wanted(op)
+    operands = [_operand(t, walk) for t in op.inputs]
+    largest = max(_scale(t) for t in operands)
+    if 2 * largest / float(grid.scale[0]) >= 1 << 20:
+        raise StaysFloat("the scales of its operands and its result are too far apart")
+    walk.emit(op.code, list(operands), [walk.result(op.outputs[0], grid)], op.options)
+
+
+def _any_scales(op: Operator, walk: Integers) -> None:
+    """Operators whose kernels take whatever scales come: all operands integers."""
+    grid = walk.wanted(op)
+    operands = [_operand(t, walk) for t in op.inputs]
+    walk.emit(op.code, list(operands), [walk.result(op.outputs[0], grid)], op.options)
+
+
+def _first_operand(op: Operator, walk: Integers) -> None:
+    """The same for operators whose other inputs are axes and sizes."""
+    grid = walk.wanted(op)
+    walk.emit(op.code, [walk.integers(op.inputs[0]), *op.inputs[1:]], [walk.result(op.outputs[0], grid)], op.options)
+
+
+def _fixed_result(op: Operator, walk: Integers) -> None:
+    """The kernel's own scale, and a QUANTIZE to the wanted one behind it."""
+    grid, x = walk.wanted(op), walk.integers(op.inputs[0])
+    scale, zero = FIXED_RESULTS[op.code]
+    if scale > FINER * float(grid.scale[0]):
+        raise StaysFloat(f"its result has the scale {float(grid.scale[0]):.3g}, finer than the {scale:.3g} that the kernel gives")
+    own = Quantization(np.array([scale], np.float32), np.array([zero], np.int64))
+    walk.emit(op.code, [x], [walk.result(op.outputs[0], grid if own.same_as(grid) else own)], op.options)
+
+
+def _same_grid(op: Operator, walk: Integers) -> None:
+    """The kernel gives the scale that it takes, and a QUANTIZE to the wanted one follows."""
+    grid, x = walk.wanted(op), walk.integers(op.inputs[0])
+    own = x.quantization
+    assert own is not None
+    if not own.same_as(grid) and float(own.scale[0]) > FINER * float(grid.scale[0]):
+        raise StaysFloat("its result has a finer scale than its input, and the kernel gives the input's")
+    walk.emit(op.code, [x, *op.inputs[1:]], [walk.result(op.outputs[0], own)], op.options)
+
+
+def _average_pool(op: Operator, walk: Integers) -> None:
+    """AVERAGE_POOL_2D keeps the scale. Where a finer one is wanted, a depthwise convolution with ones averages."""
+    grid, x = walk.wanted(op), walk.integers(op.inputs[0])
+    assert x.quantization is not None
+    if float(x.quantization.scale[0]) <= FINER * float(grid.scale[0]):
+        _same_grid(op, walk)
+        return
+    channels = x.shape[-1]
+    if op.options["padding"] != "VALID" or not isinstance(channels, int):
+        raise StaysFloat("its result has a finer scale than its input, and its padding is not counted")
+    height, width = op.options["filterHeight"], op.options["filterWidth"]
+    ones = np.ones((1, height, width, channels), np.int8)
+    share = Quantization(np.full(1, 1 / (height * width), np.float32), np.zeros(1, np.int64), 3)
+    name = op.outputs[0].name
+    weights = Tensor(f"{name}/ones", ones.shape, ones.dtype, ones, share)
+    zeros = Tensor(f"{name}/bias", (channels,), np.dtype(np.float32), np.zeros(channels, np.float32))
+    bias = _bias(zeros, x.quantization.scale * share.scale)
+    options = {k: op.options[k] for k in ("padding", "strideH", "strideW", "fusedActivationFunction") if k in op.options}
+    walk.emit("DEPTHWISE_CONV_2D", [x, weights, bias], [walk.result(op.outputs[0], grid)], options | {"depthMultiplier": 1})
+
+
+def _operand(tensor: Tensor | None, walk: Integers) -> Tensor:
+    """An operand as integers; a constant of one value is exact at its own scale."""
+    found = walk.find(tensor)
+    if found is None and tensor is not None and tensor.data is not None and tensor.data.size and np.ptp(tensor.data) == 0:
+        value = float(tensor.data.reshape(-1)[0])
+        scale = np.array([abs(value) / 127 or 1.0], np.float32)
+        data = np.full_like(tensor.data, 127 * np.sign(value), np.int8)
+        return Tensor(tensor.name, tensor.shape, data.dtype, data, Quantization(scale, np.zeros(1, np.int64)))
+    return walk.integers(tensor) if found is None else found
+
+
+def _scale(tensor: Tensor) -> float:
+    assert tensor.quantization is not None
+    return float(tensor.quantization.scale[0])
+
+
+ARITHMETIC: dict[str, Callable[[Operator, Integers], None]] = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"), _linear),
+    **dict.fromkeys(("ADD", "SUB"), _sum),
+    **dict.fromkeys(("BATCH_MATMUL", "MUL", "PRELU", "SQUARED_DIFFERENCE"), _any_scales),
+    **dict.fromkeys(("ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "MEAN", "RELU", "RELU6", "SUM"), _first_operand),
+    **dict.fromkeys(FIXED_RESULTS, _fixed_result),
+    "AVERAGE_POOL_2D": _average_pool,
+    "RESIZE_BILINEAR": _same_grid,
+}
+"""LiteRT operator → its rule. What is not here has no int8 kernel, or none that computes what the float operator does."""
