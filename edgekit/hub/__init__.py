@@ -42,9 +42,11 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
     from edgekit.hub.edit import Editor
     from edgekit.hub.passes.interface import settle_interface
     from edgekit.hub.passes.propagate import propagate
+    from edgekit.hub.passes.validate import validate
 
     settle_interface(model, shapes)
     since = _raise_opset(model)
+    validate(model, since)
     edit = Editor(model)
     propagate(edit, since)
     _simplify(edit, _patterns())

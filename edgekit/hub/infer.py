@@ -17,7 +17,11 @@ from edgekit.hub import dims
 from edgekit.hub.content_rules import CONTENTS
 from edgekit.hub.dims import Dim
 from edgekit.hub.facts import SMALL, Contents, Dims, Known, does_not_fit, identifier, shape_of
+from edgekit.hub.schemas import check_types
 from edgekit.hub.shape_rules import SHAPES
+
+_CONTRADICTIONS = (ArithmeticError, IndexError, ValueError)
+"""What arithmetic on ranks, axes and sizes that contradict each other raises."""
 
 
 def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> None:
@@ -29,7 +33,14 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> 
         SourceError: The operator does not exist in this opset, or its inputs do not fit it.
     """
     rule = SHAPES.get(node.op_type) if node.domain == "" else None
-    found = rule(node, contents) if rule else None
+    found = None
+    if rule is not None:
+        check_types(node, opsets[""])
+        try:
+            found = rule(node, contents)
+        except _CONTRADICTIONS as error:
+            _infer_with_onnx(node, opsets)  # which says better what does not fit
+            raise does_not_fit(node, f"its shape cannot be computed ({error})") from error
     if found is not None:
         _assign(node, [found])
     else:
@@ -80,6 +91,7 @@ def _assign(node: ir.Node, known: list[Known]) -> None:
 
 
 def _infer_with_onnx(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    import onnx.checker
     import onnx.defs
     import onnx.shape_inference
 
@@ -113,7 +125,7 @@ def _infer_with_onnx(node: ir.Node, opsets: Mapping[str, int]) -> None:
     versions = [onnx.helper.make_opsetid(node.domain, version)]
     try:
         outputs = onnx.shape_inference.infer_node_outputs(schema, message, types, data, opset_imports=versions)
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise does_not_fit(node, _reason(error)) from None
     for output in node.outputs:
         if output.name in outputs:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgekit.contract import format_shape
-from edgekit.errors import InputError
+from edgekit.errors import InputError, SourceError
 from edgekit.hub import dims, facts, infer
 from edgekit.hub.edit import graphs
 
@@ -26,6 +26,7 @@ def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]
 
     Raises:
         InputError: `shapes` names an input that the model does not have, or contradicts its rank or a fixed dimension's name.
+        SourceError: A model-local function cannot be expanded.
     """
     _inline_functions(model)
     for graph in graphs(model):
@@ -38,9 +39,17 @@ def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]
 
 def _inline_functions(model: ir.Model) -> None:
     if model.functions:
+        from onnx_ir.passes import PassError, PreconditionError
         from onnx_ir.passes.common import InlinePass
 
-        InlinePass()(model)
+        try:
+            InlinePass()(model)
+        except (PassError, PreconditionError, ValueError) as error:
+            raise SourceError(
+                f"a function of the model cannot be expanded: {error}",
+                where="the model's functions",
+                fix="export the model again; a function must not call itself",
+            ) from error
 
 
 def _name(model: ir.Model) -> None:

@@ -14,6 +14,7 @@ A value is settled before anything reads it, so that chains such as Shape → Ga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +90,10 @@ def fold(node: ir.Node, edit: Editor) -> bool:
     given = sum(value.const_value.nbytes for value in node.inputs if value is not None and value.const_value is not None)
     if _bytes(node) > given + _MAY_GROW:
         return False
-    results = evaluate(node, [array_of(value) for value in node.inputs], edit.opset)
+    try:
+        results = evaluate(node, [array_of(value) for value in node.inputs], edit.opset)
+    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+        raise facts.does_not_fit(node, f"it cannot be computed for these constants ({error})") from error
     return results is not None and _become(node, results, edit)
 
 
@@ -117,7 +121,7 @@ def _bytes(node: ir.Node) -> int:
     for output in node.outputs:
         dims = static_shape(output)
         if dims is not None and output.dtype is not None:
-            total += int(np.prod(dims, dtype=np.int64)) * int(np.ceil(output.dtype.itemsize))
+            total += math.prod(dims) * math.ceil(output.dtype.itemsize)
     return total
 
 

@@ -1,0 +1,132 @@
+"""Does a node have the form that ONNX gives its operator? The facts of each schema are read once.
+
+ONNX's own checks of a node serialize it; these cost a few microseconds, say which attribute or input is wrong, and run before any
+pass looks at the node, so that passes need not doubt what they read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import onnx_ir as ir
+
+from edgekit.hub import OPSET
+from edgekit.hub.facts import does_not_fit
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A formal input: the types it takes, the name of its type variable, and whether it may be left out or repeated."""
+
+    types: frozenset[ir.DataType]
+    variable: str
+    optional: bool
+    variadic: bool
+    homogeneous: bool
+
+
+@dataclass(frozen=True)
+class _Form:
+    inputs: tuple[_Operand, ...]
+    least_inputs: int
+    most_inputs: int
+    least_outputs: int
+    most_outputs: int
+    attributes: Mapping[str, int]
+    required: frozenset[str]
+
+
+def check_form(node: ir.Node, version: int) -> None:
+    """Check an ai.onnx node's numbers of inputs and outputs, and its attributes' names and types.
+
+    An operator that ONNX does not have passes: some of those are upgraded, the rest is refused when its shape is inferred.
+
+    Raises:
+        SourceError: The node has not the form of its operator.
+    """
+    form = _form(node.op_type, version) or _form(node.op_type, OPSET)
+    if form is None:
+        return
+    _check_count(node, "inputs", len(node.inputs), form.least_inputs, form.most_inputs)
+    _check_count(node, "outputs", len(node.outputs), form.least_outputs, form.most_outputs)
+    for place, value in enumerate(node.inputs):
+        operand = form.inputs[min(place, len(form.inputs) - 1)]
+        if value is None and not operand.optional and not (operand.variadic and place >= form.least_inputs):
+            raise does_not_fit(node, f"its input {place} is missing")
+    for name, attribute in node.attributes.items():
+        kind = form.attributes.get(name)
+        if kind is None:
+            raise does_not_fit(node, f"it has no attribute {name!r} in opset {version}")
+        if attribute.type.value != kind:
+            wanted = ir.AttributeType(kind).name
+            raise does_not_fit(node, f"its attribute {name!r} is of type {attribute.type.name}, not {wanted}")
+    for name in form.required - node.attributes.keys():
+        raise does_not_fit(node, f"its attribute {name!r} is missing")
+
+
+def check_types(node: ir.Node, version: int) -> None:
+    """Check the dtypes of an ai.onnx node's inputs, as far as they are known.
+
+    Raises:
+        SourceError: An input has a type that the operator does not take, or one that another input contradicts.
+    """
+    form = _form(node.op_type, version)
+    if form is None:
+        return
+    bound: dict[str, ir.DataType] = {}
+    for place, value in enumerate(node.inputs):
+        if value is None or value.dtype is None or not form.inputs or not isinstance(value.type, ir.TensorType):
+            continue
+        operand = form.inputs[min(place, len(form.inputs) - 1)]
+        if operand.types and value.dtype not in operand.types:
+            raise does_not_fit(node, f"its input {place} ({value.name!r}) is {value.dtype.name}, which it does not take")
+        if operand.homogeneous and bound.setdefault(operand.variable, value.dtype) != value.dtype:
+            first = bound[operand.variable].name
+            raise does_not_fit(node, f"its input {place} ({value.name!r}) is {value.dtype.name} where another is {first}")
+
+
+def _check_count(node: ir.Node, kind: str, have: int, least: int, most: int) -> None:
+    if not least <= have <= most:
+        wanted = str(least) if least == most else f"{least} to {most}" if most < 1 << 20 else f"at least {least}"
+        raise does_not_fit(node, f"it has {have} {kind}, not {wanted}")
+
+
+@lru_cache(maxsize=1024)
+def _form(op_type: str, version: int) -> _Form | None:
+    import onnx.defs
+
+    if not 0 < version < 1 << 31:
+        return None
+    try:
+        schema = onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return None
+    option = onnx.defs.OpSchema.FormalParameterOption
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    inputs = tuple(
+        _Operand(
+            _tensor_types(types.get(formal.type_str, [formal.type_str])),
+            formal.type_str,
+            formal.option == option.Optional,
+            formal.option == option.Variadic,
+            formal.is_homogeneous,
+        )
+        for formal in schema.inputs
+    )
+    return _Form(
+        inputs,
+        schema.min_input,
+        schema.max_input,
+        schema.min_output,
+        schema.max_output,
+        {name: int(attribute.type) for name, attribute in schema.attributes.items()},  # type: ignore[call-overload]  # an enum of nanobind
+        frozenset(name for name, attribute in schema.attributes.items() if attribute.required),
+    )
+
+
+def _tensor_types(names: Sequence[str]) -> frozenset[ir.DataType]:
+    """The element types of `tensor(float)` and so on; what is no tensor is left out."""
+    found = [name.removeprefix("tensor(").removesuffix(")").upper() for name in names if name.startswith("tensor(")]
+    return frozenset(ir.DataType[name] for name in found if name in ir.DataType.__members__)
