@@ -356,13 +356,15 @@ def is_nan(node: Node) -> None:
 
 @lowers("IsInf")
 def is_inf(node: Node) -> None:
-    x, both = node.x, node.integer("detect_positive", 1) and node.integer("detect_negative", 1)
-    if not node.integer("detect_positive", 1) and not node.integer("detect_negative", 1):
+    """Whether it is as large as a float32 can be: builtin kernels clamp infinities to that."""
+    x, top = node.x, np.finfo(np.float32).max
+    positive, negative = bool(node.integer("detect_positive", 1)), bool(node.integer("detect_negative", 1))
+    if not positive and not negative:
         node.emit("LESS", [x, node.const(-np.inf, x.dtype, "never")])
         return
-    limit = np.inf if node.integer("detect_positive", 1) else -np.inf
-    tested = node.emit("ABS", [x], node.like(x, "size")) if both else x
-    node.emit("EQUAL", [tested, node.const(limit, x.dtype, "infinity")])
+    tested = node.emit("ABS", [x], node.like(x, "size")) if positive and negative else x
+    code, limit = ("GREATER_EQUAL", top) if positive else ("LESS_EQUAL", -top)
+    node.emit(code, [tested, node.const(limit, x.dtype, "limit")])
 
 
 @lowers("Erf")
