@@ -28,6 +28,9 @@ def latencies(paths: Sequence[Path], seconds: float = 3.0, least: int = 20) -> l
     """
     interpreters = [_interpreter(path) for path in paths]
     for interpreter in interpreters:
+        for detail in interpreter.get_input_details():
+            dtype = "int64" if np.issubdtype(detail["dtype"], np.integer) else "float32"
+            interpreter.set_tensor(detail["index"], _random(dtype, detail["shape"]).astype(detail["dtype"]))
         interpreter.invoke()
     measured: list[list[float]] = [[] for _ in paths]
     end = time.monotonic() + seconds * len(paths)
