@@ -40,11 +40,13 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
         SourceError: The model is of an older opset, or is not consistent.
     """
     from edgekit.hub.edit import Editor
+    from edgekit.hub.passes.expand_quantized import expand_quantized
     from edgekit.hub.passes.interface import settle_interface
     from edgekit.hub.passes.propagate import propagate
     from edgekit.hub.passes.validate import validate
 
     settle_interface(model, shapes)
+    expand_quantized(model)
     since = _raise_opset(model)
     validate(model, since)
     edit = Editor(model)

@@ -94,18 +94,21 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
     from edgekit.litert.quantized import to_integers
+    from edgekit.litert.quantized.prepare import prepare_quantized, reshape_quantized_constants
     from edgekit.litert.safe_softmax import simplify_safe_softmax
     from edgekit.litert.split_projections import split_projections
     from edgekit.litert.write import write
 
     model = hub.clone()
+    notes = prepare_quantized(model)
     expand(model, has_lowering)
-    notes = carry_floats(model)
+    notes += carry_floats(model)
     simplify_safe_softmax(model)
     split_projections(model)
     project_heads(model)
     fold_norms(model)
     decompose(model)
+    reshape_quantized_constants(model)
     held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)
     names = [v.name or "" for v in hub.graph.outputs]
     graph = lower(model.graph)

@@ -75,6 +75,8 @@ def keep_quantization(node: Node, operators: Sequence[Operator]) -> None:
         varies = given_axis is None or given.axis == given_axis
         if given.is_per_tensor or (varies and given.scale.size == weights.shape[axis]):
             weights.quantization = Quantization(given.scale, given.zero_point, axis)
+            if node.integer("dynamic_range"):
+                op.options["dynamic_range"] = True
 
 
 def _quantize(node: Node, quantization: Quantization) -> None:

@@ -25,7 +25,8 @@ def to_integers(graph: Graph) -> list[str]:
     """
     notes: list[str] = []
     for part in graph.with_subgraphs():
-        if any(op.code in ("QUANTIZE", "DEQUANTIZE") for op in part.operators):
+        if any(op.code in ("QUANTIZE", "DEQUANTIZE") or op.options.get("dynamic_range") for op in part.operators):
+            _name_grids(part)
             notes += _convert(part)
     return notes
 
@@ -45,6 +46,20 @@ def _convert(graph: Graph) -> list[str]:
     remove_dead(graph)
     walk.name_after_floats()
     return notes + walk.notes
+
+
+def _name_grids(graph: Graph) -> None:
+    """Integers that are moved as they are mean before what they mean after: delegates refuse int8 without scales."""
+    for operators, forward in ((graph.operators, True), (graph.operators[::-1], False)):
+        for op in operators:
+            if op.code not in MOVES:
+                continue
+            moved = [t for i in data_places(op) if (t := op.inputs[i]) is not None]
+            givers, takers = (moved, op.outputs) if forward else (op.outputs, moved)
+            grid = next((t.quantization for t in givers if t.quantization is not None and t.dtype.itemsize == 1), None)
+            for tensor in takers:
+                if grid is not None and tensor.quantization is None and tensor.dtype == givers[0].dtype:
+                    tensor.quantization = grid
 
 
 def _convert_operator(walk: Integers, op: Operator, notes: list[str]) -> None:

@@ -24,6 +24,9 @@ FINER = 1.02
 
 def _linear(op: Operator, walk: Integers) -> None:
     """int8 weights around zero, per channel or not; the bias is int32 on the grid of the products."""
+    if op.options.pop("dynamic_range", False):
+        _dynamic(op, walk)
+        return
     transposed = op.code == "TRANSPOSE_CONV"
     place, bias_place = (2, 3) if transposed else (0, 2)
     grid, x = walk.wanted(op), walk.integers(op.inputs[place])
@@ -36,6 +39,21 @@ def _linear(op: Operator, walk: Integers) -> None:
     if len(inputs) > bias_place and inputs[bias_place] is not None:
         inputs[bias_place] = _bias(inputs[bias_place], products)
     walk.emit(op.code, inputs, [walk.result(op.outputs[0], grid)], op.options)
+
+
+def _dynamic(op: Operator, walk: Integers) -> None:
+    """int8 weights with a float input, which the kernel quantizes by rows, and a float result."""
+    weights = _weights(op, walk)
+    grid = weights.quantization
+    assert grid is not None
+    if op.code == "FULLY_CONNECTED":
+        op.options["asymmetricQuantizeInputs"] = True
+    elif grid.is_per_tensor:
+        # Convolutions with a scale per channel have the better kernels.
+        count = int(weights.shape[grid.axis])
+        weights.quantization = Quantization(np.resize(grid.scale, count), np.zeros(count, np.int64), grid.axis)
+    op.inputs[1] = weights
+    walk.keep(op)
 
 
 def _weights(op: Operator, walk: Integers) -> Tensor:
