@@ -6,11 +6,13 @@ that ONNX says in two: activations, biases, merged reshapes, scalar factors that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable
 
 import numpy as np
 
+from edgekit.litert import reshape_rules
 from edgekit.litert.graph import Graph, Operator, Tensor
+from edgekit.litert.rewiring import Rewiring, Rule
 
 FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 CAN_FUSE = {
@@ -26,20 +28,17 @@ CAN_FUSE = {
     "SUB",
     "TRANSPOSE_CONV",
 }
+COMPARED = 4096
+"""Bytes of a constant up to which two of them are compared by their contents."""
 SCALABLE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D"}
 """Weights are input 1, the bias input 2."""
 LINEAR = SCALABLE | {"TRANSPOSE_CONV"}
-REDUCTIONS = {"MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM"}
-UNARY = {
-    "ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG", "RELU", "RELU6",
-    "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE", "TANH",
-}  # fmt: skip
 
 
 def simplify(graph: Graph) -> None:
     """Apply the rules to this graph and its subgraphs until nothing changes, in place."""
     for part in graph.with_subgraphs():
-        work = _Work(part)
+        work = Rewiring(part)
         changed = True
         while changed:
             changed = False
@@ -47,58 +46,46 @@ def simplify(graph: Graph) -> None:
                 if id(op) in work.alive:
                     changed |= any(rule(work, op) for rule in RULES)
             part.operators = [op for op in part.operators if id(op) in work.alive]
+            changed = changed or share_equal(work)
         remove_dead(part)
 
 
-class _Work:
-    """The graph with its edges indexed, kept right while rules rewrite it."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.alive = {id(op) for op in graph.operators}
-        self.producer = graph.producers()
-        self.users = graph.consumers()
-        self.outputs = set(graph.outputs)
-
-    def made_by(self, tensor: Tensor | None) -> Operator | None:
-        return self.producer.get(tensor) if tensor is not None else None
-
-    def only_user(self, tensor: Tensor) -> Operator | None:
-        """The one operator that takes a tensor, if there is just one and the tensor is no output of the graph."""
-        users = self.users.get(tensor, [])
-        return users[0] if len(users) == 1 and tensor not in self.outputs else None
-
-    def set_input(self, op: Operator, i: int, tensor: Tensor | None) -> None:
-        old = op.inputs[i]
-        if old is not None:
-            self.users[old].remove(op)
-        op.inputs[i] = tensor
-        if tensor is not None:
-            self.users.setdefault(tensor, []).append(op)
-
-    def set_output(self, op: Operator, tensor: Tensor) -> None:
-        """The operator makes that tensor from now on."""
-        op.outputs[0] = tensor
-        self.producer[tensor] = op
-
-    def replace(self, tensor: Tensor, by: Tensor) -> None:
-        """Every user of a tensor takes another one instead."""
-        for user in list(self.users.get(tensor, [])):
-            for i, operand in enumerate(user.inputs):
-                if operand is tensor:
-                    self.set_input(user, i, by)
-
-    def remove(self, op: Operator) -> None:
-        self.alive.discard(id(op))
-        for tensor in op.inputs:
-            if tensor is not None:
-                self.users[tensor].remove(op)
+def share_equal(work: Rewiring) -> bool:
+    """Operators that do the same to the same tensors become one. Only reshapes and other moves of data are left after the hub."""
+    seen: dict[Hashable, Operator] = {}
+    found = False
+    for op in work.graph.operators:
+        key = _key(op)
+        first = seen.setdefault(key, op) if key is not None else op
+        if first is op or any(out in work.outputs for out in op.outputs):
+            continue
+        for out, same in zip(op.outputs, first.outputs, strict=True):
+            work.replace(out, same)
+        work.remove(op)
+        found = True
+    work.graph.operators = [op for op in work.graph.operators if id(op) in work.alive]
+    return found
 
 
-Rule = Callable[[_Work, Operator], bool]
+def _key(op: Operator) -> Hashable:
+    """What decides an operator's results; None where more than its inputs does, or where that is not worth comparing."""
+    if op.code.startswith("RANDOM") or op.code == "MULTINOMIAL" or any(isinstance(v, Graph) for v in op.options.values()):
+        return None
+    inputs: list[Hashable] = []
+    for tensor in op.inputs:
+        if tensor is None or tensor.data is None:
+            inputs.append(tensor)
+        elif tensor.data.nbytes <= COMPARED and tensor.quantization is None:
+            inputs.append((tensor.dtype.str, tensor.shape, tensor.data.tobytes()))
+        else:
+            inputs.append(tensor)
+    results = tuple((out.shape, out.dtype.str) for out in op.outputs)
+    if any(out.quantization is not None for out in op.outputs):
+        return None
+    return (op.code, tuple(inputs), tuple(sorted((name, str(value)) for name, value in op.options.items())), results)
 
 
-def fuse_activation(work: _Work, op: Operator) -> bool:
+def fuse_activation(work: Rewiring, op: Operator) -> bool:
     """conv → RELU becomes conv with a fused RELU, also when reshapes and transposes stand between them."""
     tensor = op.inputs[0]
     if op.code not in FUSED or tensor is None or tensor.dtype != np.float32:
@@ -119,7 +106,7 @@ def fuse_activation(work: _Work, op: Operator) -> bool:
     return True
 
 
-def add_into_bias(work: _Work, op: Operator) -> bool:
+def add_into_bias(work: Rewiring, op: Operator) -> bool:
     """conv → ADD or SUB of a constant per channel becomes conv with that bias, the ADD's activation included."""
     if op.code not in ("ADD", "SUB"):
         return False
@@ -152,7 +139,7 @@ def add_into_bias(work: _Work, op: Operator) -> bool:
     return False
 
 
-def factor_into_weights_below(work: _Work, op: Operator) -> bool:
+def factor_into_weights_below(work: Rewiring, op: Operator) -> bool:
     """A scalar factor sinks through what is linear in it until it meets constant weights.
 
     Before: relu6(a) → MUL(c) → MUL(b) → CONV_2D(W)    After: relu6(a) → MUL(b) → CONV_2D(c * W)
@@ -168,7 +155,7 @@ def factor_into_weights_below(work: _Work, op: Operator) -> bool:
     return False
 
 
-def factor_into_weights_above(work: _Work, op: Operator) -> bool:
+def factor_into_weights_above(work: Rewiring, op: Operator) -> bool:
     """A scalar factor rises through reshapes, transposes and constant offsets into the weights that made its operand.
 
     Before: FULLY_CONNECTED(W, b) → RESHAPE → MUL(c)      After: FULLY_CONNECTED(c * W, c * b) → RESHAPE
@@ -201,7 +188,7 @@ def _scalar_factors(op: Operator) -> list[tuple[float, Tensor]]:
     ]
 
 
-def _weights_below(work: _Work, op: Operator) -> Operator | None:
+def _weights_below(work: Rewiring, op: Operator) -> Operator | None:
     """The operator with constant weights that a factor on `op`'s result may sink into, through linear operators with one user."""
     tensor = op.outputs[0]
     while True:
@@ -220,7 +207,7 @@ def _weights_below(work: _Work, op: Operator) -> Operator | None:
         tensor = user.outputs[0]
 
 
-def _constants_above(work: _Work, tensor: Tensor) -> list[tuple[Operator, int]] | None:
+def _constants_above(work: Rewiring, tensor: Tensor) -> list[tuple[Operator, int]] | None:
     """The constants to scale to scale a tensor: those of its makers up to the weights, each with one user; None if that fails."""
     found: list[tuple[Operator, int]] = []
     while True:
@@ -244,106 +231,17 @@ def _constants_above(work: _Work, tensor: Tensor) -> list[tuple[Operator, int]] 
         tensor = source
 
 
-def _scale_constant(work: _Work, op: Operator, place: int, factor: float) -> None:
+def _scale_constant(work: Rewiring, op: Operator, place: int, factor: float) -> None:
     old = op.inputs[place] if place < len(op.inputs) else None
     if old is not None and old.data is not None:
         scaled = (old.data.astype(np.float64) * factor).astype(old.dtype)
         work.set_input(op, place, Tensor(f"{old.name}/scaled", scaled.shape, scaled.dtype, scaled))
 
 
-def _is_constant(op: Operator, place: int) -> bool:
-    tensor = op.inputs[place] if place < len(op.inputs) else None
-    return tensor is not None and tensor.data is not None
-
-
 def _may_scale(op: Operator, place: int) -> bool:
     """Whether it is a constant, and not one of a quantized model: its integers would no longer fit it."""
     tensor = op.inputs[place] if place < len(op.inputs) else None
     return tensor is not None and tensor.data is not None and tensor.quantization is None
-
-
-def merge_reshapes(work: _Work, op: Operator) -> bool:
-    """A RESHAPE after a RESHAPE takes the first one's input; one that changes nothing disappears."""
-    if op.code != "RESHAPE":
-        return False
-    source, result = op.inputs[0], op.outputs[0]
-    before = work.made_by(source)
-    if before is not None and before.code == "RESHAPE" and before.inputs[0] is not None and _is_constant_shape(op):
-        work.set_input(op, 0, before.inputs[0])
-        if not work.users.get(before.outputs[0]) and before.outputs[0] not in work.outputs:
-            work.remove(before)
-        return True
-    if source is None or source.data is not None or source.shape != result.shape or not source.is_static:
-        return False
-    if result not in work.outputs:
-        work.remove(op)
-        work.replace(result, source)
-        return True
-    maker = work.made_by(source)
-    if maker is None or source in work.outputs or len(maker.outputs) != 1:
-        return False
-    work.remove(op)
-    work.set_output(maker, result)
-    work.replace(source, result)
-    return True
-
-
-def reshape_of_reduction(work: _Work, op: Operator) -> bool:
-    """A RESHAPE that drops or restores the reduced axes is the reduction's own `keepDims`."""
-    before = work.made_by(op.inputs[0])
-    if op.code != "RESHAPE" or before is None or before.code not in REDUCTIONS or not _is_constant(before, 1):
-        return False
-    source, axes = before.inputs[0], before.inputs[1]
-    if source is None or axes is None or axes.data is None or op.inputs[0] is None or work.only_user(op.inputs[0]) is not op:
-        return False
-    reduced = {int(a) % source.rank for a in axes.data.reshape(-1)}
-    kept = tuple(1 if i in reduced else d for i, d in enumerate(source.shape))
-    dropped = tuple(d for i, d in enumerate(source.shape) if i not in reduced)
-    if op.outputs[0].shape not in (kept, dropped):
-        return False
-    before.options["keepDims"] = op.outputs[0].shape == kept
-    work.remove(op)
-    work.set_output(before, op.outputs[0])
-    return True
-
-
-def reshape_past_unary(work: _Work, op: Operator) -> bool:
-    """RESHAPE → elementwise → RESHAPE back: the elementwise operator works on the first shape, and both reshapes go.
-
-    Also with a fused activation in between nothing changes: it is part of the operator. This is what a chain of 1-D convolutions
-    and activations leaves.
-    """
-    if op.code not in UNARY:
-        return False
-    source, result = op.inputs[0], op.outputs[0]
-    before = work.made_by(source)
-    if source is None or before is None or before.code != "RESHAPE" or work.only_user(source) is not op:
-        return False
-    inner = before.inputs[0]
-    if inner is None or inner.data is not None or not _is_constant_shape(before):
-        return False
-    moved = Tensor(f"{result.name}/moved", inner.shape, result.dtype)
-    # elementwise first, then the reshape: neighbours on both sides can then merge
-    work.remove(before)
-    work.set_input(op, 0, inner)
-    target = before.inputs[1]
-    reshape = Operator("RESHAPE", [moved, target], [result], dict(before.options))
-    work.graph.operators.insert(_place(work.graph, op) + 1, reshape)
-    work.alive.add(id(reshape))
-    for tensor in reshape.inputs:
-        if tensor is not None:
-            work.users.setdefault(tensor, []).append(reshape)
-    work.set_output(op, moved)
-    work.producer[result] = reshape
-    return True
-
-
-def _place(graph: Graph, op: Operator) -> int:
-    return next(i for i, other in enumerate(graph.operators) if other is op)
-
-
-def _is_constant_shape(op: Operator) -> bool:
-    return _is_constant(op, 1)
 
 
 def _per_channel(tensor: Tensor, rank: int, channels: int | str) -> np.ndarray | None:
@@ -368,9 +266,7 @@ def remove_dead(graph: Graph) -> None:
 
 
 RULES: tuple[Rule, ...] = (
-    merge_reshapes,
-    reshape_of_reduction,
-    reshape_past_unary,
+    *reshape_rules.RULES,
     add_into_bias,
     factor_into_weights_below,
     factor_into_weights_above,

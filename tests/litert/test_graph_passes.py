@@ -188,3 +188,46 @@ def test_a_finite_mask_needs_no_safe_softmax() -> None:
     )
     feeds = {"q": weights(1, 2, 5, 4), "k": weights(1, 2, 4, 5), "mask": np.zeros((1, 1, 1, 5), bool)}
     check(proto, feeds, {"BATCH_MATMUL": 1, "SELECT_V2": 1, "ADD": 1, "SOFTMAX": 1})
+
+
+def test_pointwise_1d_convolutions_are_dense_layers() -> None:
+    """Neither the axis that a 1-D convolution gets to be one of two dimensions, nor a second copy of its reshape, is left."""
+    proto = model(
+        """net (float[1,16,64] x) => (float[1,16,32] y, float[1,16,48] z) {
+            t = Transpose<perm=[0,2,1]>(x)
+            a = Conv(t, w1, b1)
+            y = Transpose<perm=[0,2,1]>(a)
+            b = Conv(t, w2, b2)
+            z = Transpose<perm=[0,2,1]>(b)
+        }""",
+        w1=weights(32, 64, 1), b1=weights(32), w2=weights(48, 64, 1), b2=weights(48),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 16, 64)}, {"FULLY_CONNECTED": 2})
+
+
+def test_reshapes_around_a_dense_layer_are_one() -> None:
+    proto = model(
+        """net (float[4,6,2,8] x) => (float[1,2,4,6,10] y) {
+            t = Transpose<perm=[2,0,1,3]>(x)
+            a = Reshape(t, rows)
+            b = MatMul(a, w)
+            y = Reshape(b, windows)
+        }""",
+        rows=np.array([8, 6, 8]), w=weights(8, 10), windows=np.array([1, 2, 4, 6, 10]),
+    )  # fmt: skip
+    check(proto, {"x": weights(4, 6, 2, 8)}, {"TRANSPOSE": 1, "RESHAPE": 1, "FULLY_CONNECTED": 1})
+
+
+def test_equal_reshapes_are_shared() -> None:
+    """Strided 1-D convolutions of one input each bring the same reshape with them."""
+    proto = model(
+        """net (float[1,16,64] x) => (float[1,8,32] y, float[1,8,48] z) {
+            t = Transpose<perm=[0,2,1]>(x)
+            a = Conv<kernel_shape=[2], strides=[2]>(t, w1)
+            y = Transpose<perm=[0,2,1]>(a)
+            b = Conv<kernel_shape=[2], strides=[2]>(t, w2)
+            z = Transpose<perm=[0,2,1]>(b)
+        }""",
+        w1=weights(32, 64, 2), w2=weights(48, 64, 2),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 16, 64)}, {"RESHAPE": 3, "CONV_2D": 2})
