@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from zoo_models import Entry
@@ -17,10 +18,15 @@ from zoo_models import Entry
 from edgekit.contract import Results
 from edgekit.errors import EdgekitError
 
+if TYPE_CHECKING:
+    import onnx_ir
+
 TOLERANCE = 1e-4
 """The largest relative error, max |a - b| / max |a|, of an FP32 artifact."""
 CONDITION = 4.0
 """A network counts as ill-conditioned where onnxruntime is off as well, by at least this fraction (1/CONDITION) of our error."""
+BROKEN = 1e-2
+"""From which error on, in onnxruntime, the exported graph is not the network."""
 OUTCOMES = ("exact", "ill-conditioned", "wrong", "fault", "crash", "timeout", "memory", "refused", "no source")
 """exact: within TOLERANCE; fault: an exception that is none of edgekit's; no source: the framework fails or does not export."""
 
@@ -83,7 +89,7 @@ def check(name: str, folder: Path, keep: Path | None = None) -> Result:
     facts: dict = {"nodes": about["nodes"]}
     try:
         model = onnx_ir.load(folder / "model.onnx")
-        facts["weight_bytes"] = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+        facts["weight_bytes"] = _constant_bytes(model)
         start = time.process_time()
         hub = prepare(model)
         middle = time.process_time()
@@ -98,10 +104,21 @@ def check(name: str, folder: Path, keep: Path | None = None) -> Result:
     facts |= {"error": _error(wanted, got), "ort_error": _error(wanted, _onnxruntime(folder / "model.onnx", feeds))}
     if facts["error"] <= TOLERANCE:
         return Result(name, "exact", **facts)
+    if facts["ort_error"] > BROKEN:
+        return Result(name, "no source", f"the exported graph is off by {facts['ort_error']:.1e} in onnxruntime as well", **facts)
     worst = max(wanted, key=lambda key: _error({key: wanted[key]}, got))
     reason = f"off by {facts['error']:.1e} in {worst}, onnxruntime by {facts['ort_error']:.1e}"
     ill = facts["error"] <= CONDITION * facts["ort_error"]
     return Result(name, "ill-conditioned" if ill else "wrong", reason, **facts)
+
+
+def _constant_bytes(model: onnx_ir.Model) -> int:
+    """Of initializers and of Constant nodes."""
+    held = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    nodes = [
+        node.attributes["value"] for node in model.graph.all_nodes() if node.op_type == "Constant" and "value" in node.attributes
+    ]
+    return held + sum(attribute.as_tensor().nbytes for attribute in nodes)
 
 
 def _values(folder: Path) -> tuple[Results, Results]:

@@ -34,6 +34,8 @@ SPEECH |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 SWIN = {"image_size": 64, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
 SEGFORMER = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}
 SEGFORMER |= {"num_attention_heads": [1, 2, 2, 4]}
+DPT = {**VISION, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 16, 32, 32]}
+DPT |= {"fusion_hidden_size": 32, "is_hybrid": False}
 DETR = {
     "use_timm_backbone": False,
     "backbone": None,
@@ -113,21 +115,16 @@ SIGHT_AND_SOUND = {
     "mobilevit": _Network("MobileViTModel", {"image_size": 64}, "image"),
     "segformer": _Network("SegformerForSemanticSegmentation", SEGFORMER, "image"),
     "yolos": _Network("YolosModel", {**VISION, "image_size": [64, 64], "num_detection_tokens": 8}, "image"),
-    "dpt": _Network(
-        "DPTForDepthEstimation",
-        {**VISION, "backbone_out_indices": [0, 0, 1, 1], "neck_hidden_sizes": [16, 16, 32, 32], "fusion_hidden_size": 32}
-        | {"is_hybrid": False},
-        "image",
-    ),
+    "dpt": _Network("DPTForDepthEstimation", DPT, "image"),
     "poolformer": _Network("PoolFormerModel", {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}, "image"),
-    "cvt": _Network("CvtModel", {"embed_dim": [16, 32, 48], "depth": [1, 1, 1], "num_heads": [1, 2, 3]}, "image"),
+    "cvt": _Network("CvtModel", {"depth": [1, 1, 1]}, "image"),
     "levit": _Network(
         "LevitModel",
         {"image_size": 64, "hidden_sizes": [64, 96, 128], "depths": [1, 1, 1], "num_attention_heads": [4, 6, 8]},
         "image",
     ),
     "detr": _Network("DetrForObjectDetection", DETR, "image and mask"),
-    "rt-detr": _Network("RTDetrModel", {}, "image"),
+    "rt-detr": _Network("RTDetrModel", {"num_queries": 30}, "image"),
 }
 DECODERS = {
     "gpt2": _Network("GPT2LMHeadModel", {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}),
