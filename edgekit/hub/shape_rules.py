@@ -212,7 +212,7 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
     pads = node.attributes.get_ints("pads") or [0] * (2 * rank)
     auto = node.attributes.get_string("auto_pad", "NOTSET")
     up = node.attributes.get_int("ceil_mode", 0)
-    if up:
+    if up and not all(isinstance(size, int) for size in source[2:]):
         return None
     found: list[Dim] = []
     for axis, size in enumerate(source[2:]):
@@ -222,6 +222,9 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
             continue
         around = 0 if auto == "VALID" else pads[axis] + pads[axis + rank]
         reach = dims.add(dims.multiply(dims.subtract(kernel[axis], 1), dilations[axis]), 1)
+        if up and isinstance(size, int) and isinstance(reach, int):
+            found.append(_rounded_up(size, around, 0 if auto == "VALID" else pads[axis], reach, stride))
+            continue
         found.append(dims.add(dims.divide(dims.subtract(dims.add(size, around), reach), stride), 1))
     if weights and (len(weights) != len(source) or not _channels_fit(source[1], weights[1], node)):
         return None
@@ -252,4 +255,5 @@ SHAPES: dict[str, Callable[[ir.Node, Contents], Known | None]] = {
     "Conv": _window,
     "MaxPool": _window,
     "AveragePool": _window,
+    "LpPool": _window,
 }
