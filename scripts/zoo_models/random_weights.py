@@ -2,7 +2,8 @@
 
 Networks start from weights that hide mistakes: biases and position tables of zero, norms of one, layer scales of 1e-6,
 BatchNorms that do nothing. Here constant parameters are drawn at random, and each BatchNorm is given statistics near those of
-what it sees, so that neither values nor errors explode over fifty layers.
+what it sees, so that values do not explode over fifty layers. Its bias is positive: where a rectifier cuts half of what it gets, a
+random network multiplies every rounding error by 1.2 and more in each layer, which no trained network does.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def randomize(module: Any, feeds: Mapping[str, np.ndarray]) -> None:
                 _vary(torch, parameter)
         kinds = torch.nn.modules.batchnorm._BatchNorm
         norms = [part for part in module.modules() if isinstance(part, kinds) and part.running_var is not None]
+        for norm in norms:
+            if norm.bias is not None:
+                norm.bias.uniform_(0.5, 1.5)
         hooks = [norm.register_forward_pre_hook(_measure) for norm in norms]
         module(**{key: torch.from_numpy(array) for key, array in feeds.items()})
         for hook in hooks:

@@ -69,7 +69,7 @@ def _classifier(name: str) -> Built:
 def _segmenter(name: str) -> Built:
     models, torch_built, image = _import()
     model = models.get_model(name, weights=None, weights_backbone=None, num_classes=21)
-    return torch_built(name, model, {"x": image(1, 3, 128, 128)})
+    return torch_built(name, _module(model, model), {"x": image(1, 3, 128, 128)})
 
 
 def _detector(name: str) -> Built:
