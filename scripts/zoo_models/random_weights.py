@@ -2,8 +2,8 @@
 
 Networks start from weights that hide mistakes: biases and position tables of zero, norms of one, layer scales of 1e-6,
 BatchNorms that do nothing. Here constant parameters are drawn at random, and each BatchNorm is given statistics near those of
-what it sees, so that values do not explode over fifty layers. Its bias is positive: where a rectifier cuts half of what it gets, a
-random network multiplies every rounding error by 1.2 and more in each layer, which no trained network does.
+what it sees, so that values do not explode over fifty layers. Its bias is positive: where a rectifier cuts half of what it gets,
+a random network multiplies every rounding error by 1.2 and more in each layer, which no trained network does.
 """
 
 from __future__ import annotations
