@@ -45,3 +45,16 @@ def test_a_scale_that_varies_over_other_axes_stays_outside() -> None:
 def test_channels_first_stays_spelled_out() -> None:
     body = CASES["plain"].replace("last", "channel")
     assert "LayerNormalization" not in operators(same(f"g (float[2,3,4] x) => (y) {C} {{ {body} }}"))
+
+
+@pytest.mark.parametrize(
+    "last", ["q = Mul(n, g) y = Add(p, q)", "q = Mul(m, g) y = Sub(p, q)", "h = Mul(m, g) q = Neg(h) y = Add(q, p)"]
+)
+def test_keras_without_scale_and_shift(last: str) -> None:
+    """gamma = 1 and beta = 0 leave a broadcast and no constant."""
+    model = same(
+        f"""g (float[2,5,8] x) => (y) <int64[1] a = {{-1}}, float eps = {{0.001}}, float[8] gamma = {{1,1,1,1,1,1,1,1}}> {{
+        m = ReduceMean(x, a) d = Sub(x, m) s = Mul(d, d) v = ReduceMean(s, a) e = Add(v, eps) t = Sqrt(e) r = Reciprocal(t)
+        g = Mul(r, gamma) n = Neg(m) p = Mul(x, g) {last} }}"""
+    )
+    assert operators(model) == {"LayerNormalization": 1}

@@ -231,3 +231,16 @@ def test_equal_reshapes_are_shared() -> None:
         w1=weights(32, 64, 2), w2=weights(48, 64, 2),
     )  # fmt: skip
     check(proto, {"x": weights(1, 16, 64)}, {"RESHAPE": 3, "CONV_2D": 2})
+
+
+def test_a_padding_that_several_convolutions_ask_for_is_made_once() -> None:
+    proto = model(
+        """net (float[1,3,8,8] x) => (float[1,4,4,4] y) {
+            a = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x, w1)
+            b = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x, w2)
+            y = Add(a, b)
+        }""",
+        w1=weights(4, 3, 3, 3),
+        w2=weights(4, 3, 3, 3),
+    )
+    check(proto, {"x": weights(1, 3, 8, 8)}, {"PAD": 1, "CONV_2D": 2, "ADD": 1})

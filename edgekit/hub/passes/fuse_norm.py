@@ -5,6 +5,7 @@
     1. d / Sqrt(v + epsilon), d · Reciprocal(Sqrt(…))                    →  LayerNormalization(x, 1)
     2. LayerNormalization(x, s) · scale, + shift                         →  LayerNormalization(x, s·scale, shift)
     3. x·(r·scale) + (shift - mean·(r·scale))    (tf2onnx of Keras)       →  LayerNormalization(x, scale, shift)
+       the same without shift, and as a difference: x·g - mean·g
     4. d·(r·scale)                                                       →  LayerNormalization(x, scale)
 
 v may also be computed from a second Sub of the same operands. Scale and shift must be constants that broadcast over the
@@ -82,35 +83,57 @@ def _fuse_affine(node: ir.Node, left: ir.Value | None, right: ir.Value | None, e
             continue
         shift = _shift_minus_mean(right, found[0].mean, gain)
         if shift is not None:
-            return _build(node, found[0], found[1], shift, edit)
+            return _build(node, found[0], found[1], shift[0], edit)
     return False
 
 
-def _shift_minus_mean(value: ir.Value | None, mean: ir.Value, gain: ir.Value) -> ir.Value | None:
+def fuse_difference(node: ir.Node, edit: Editor) -> bool:
+    """Case 3 without shift, x·g - mean·g."""
+    product = producer(node.inputs[0], "Mul")
+    for x, gain in (product.inputs, product.inputs[::-1]) if product is not None else ():
+        found = _scaled_deviation(gain)
+        if found is None or found[0].x is not x or gain is None:
+            continue
+        if _is_minus_mean(node.inputs[1], found[0].mean, gain, negative=True):
+            return _build(node, found[0], found[1], None, edit)
+    return False
+
+
+def _shift_minus_mean(value: ir.Value | None, mean: ir.Value, gain: ir.Value) -> tuple[ir.Value | None] | None:
+    """The shift of `shift - mean·gain`, which may be missing; None where the value is something else."""
+    if _is_minus_mean(value, mean, gain, negative=False):
+        return (None,)
     node = producer(value, "Sub", "Add")
     if node is None:
         return None
     for shift, rest in (node.inputs, node.inputs[::-1]) if node.op_type == "Add" else (node.inputs,):
-        if not is_constant(shift):
-            continue
-        negative = node.op_type == "Sub"
-        outer = producer(rest, "Neg")
-        if outer is not None:
-            negative, rest = not negative, outer.inputs[0]
-        product = producer(rest, "Mul")
-        if product is None:
-            continue
-        for one, other in (product.inputs, product.inputs[::-1]):
-            inner = producer(one, "Neg")
-            base, minus = (inner.inputs[0], not negative) if inner is not None else (one, negative)
-            if base is mean and other is gain and minus:
-                return shift
+        if is_constant(shift) and _is_minus_mean(rest, mean, gain, negative=node.op_type == "Sub"):
+            return (shift,)
     return None
+
+
+def _is_minus_mean(value: ir.Value | None, mean: ir.Value, gain: ir.Value, negative: bool) -> bool:
+    """Whether a value is -mean·gain (mean·gain where it is subtracted: `negative`), wherever the sign is written."""
+    outer = producer(value, "Neg")
+    if outer is not None:
+        negative, value = not negative, outer.inputs[0]
+    product = producer(value, "Mul")
+    for one, other in (product.inputs, product.inputs[::-1]) if product is not None else ():
+        inner = producer(one, "Neg")
+        base, minus = (inner.inputs[0], not negative) if inner is not None else (one, negative)
+        if base is mean and _unexpanded(other) is _unexpanded(gain) and minus:
+            return True
+    return False
+
+
+def _unexpanded(value: ir.Value | None) -> ir.Value | None:
+    expand = producer(value, "Expand")
+    return value if expand is None else expand.inputs[0]
 
 
 def _scaled_deviation(value: ir.Value | None) -> tuple[Deviation, ir.Value | None] | None:
     """`value` as a reciprocal deviation, times a constant scale if there is one."""
-    direct = _reciprocal_deviation(value)
+    direct = _reciprocal_deviation(_unexpanded(value))
     if direct is not None:
         return direct, None
     product = producer(value, "Mul")
@@ -228,4 +251,4 @@ def _over(values: np.ndarray | None, suffix: tuple[int, ...]) -> np.ndarray | No
         return None
 
 
-RULES = {"Div": [fuse_quotient], "Mul": [fuse_product], "Add": [fuse_sum]}
+RULES = {"Div": [fuse_quotient], "Mul": [fuse_product], "Add": [fuse_sum], "Sub": [fuse_difference]}

@@ -5,8 +5,8 @@
     3. Pad(-inf, or the lowest number) → MaxPool
     4. Pad(0) → MaxPool of values that cannot be negative (Relu, Clip from 0, Sigmoid …)
 
-Only constant padding of the spatial axes, with nothing cut off, read by that operator alone. A pool's padding must stay smaller
-than its kernel (a window of padding alone has no maximum).
+Only constant padding of the spatial axes, with nothing cut off, read by operators alone that can all take it in. A pool's padding
+must stay smaller than its kernel (a window of padding alone has no maximum).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.hub.edit import Editor, integers, producer, scalar, shape, sole_consumer
+from edgekit.hub.edit import Editor, integers, producer, scalar, shape
 from edgekit.hub.passes.merge_bounds import bounds_of
 
 
@@ -22,23 +22,30 @@ def fuse_pad(node: ir.Node, edit: Editor) -> bool:
     """All cases: `node` is the operator after the Pad."""
     data = node.inputs[0]
     pad = producer(data, "Pad")
-    if data is None or pad is None or sole_consumer(data) is not node or "auto_pad" in node.attributes:
+    if data is None or pad is None or data.is_graph_output() or any(_pads(user, data, pad) is None for user in data.consumers()):
         return False
-    added = _spatial_pads(pad)
-    kernel = node.attributes.get_ints("kernel_shape")
-    if added is None or kernel is None or not _is_exact(node, pad):
-        return False
-    own = list(node.attributes.get_ints("pads") or [0] * len(added))
-    pads = [a + b for a, b in zip(own, added, strict=True)]
-    if node.op_type != "Conv" and any(size >= reach for size, reach in zip(pads, [*kernel, *kernel], strict=True)):
-        return False
-    attributes = {**dict(node.attributes), "pads": ir.AttrInt64s("pads", pads)}
+    attributes = {**dict(node.attributes), "pads": ir.AttrInt64s("pads", _pads(node, data, pad) or [])}
     if node.op_type == "AveragePool":
         attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
     again = edit.node(node.op_type, [pad.inputs[0], *node.inputs[1:]], attributes, before=node, outputs=len(node.outputs))
     for old, new in zip(list(node.outputs), again.outputs, strict=True):
         edit.replace(old, new)
     return True
+
+
+def _pads(node: ir.Node, data: ir.Value, pad: ir.Node) -> list[int] | None:
+    """A reader's own pads and the Pad's together; None where it cannot take the Pad in."""
+    if node.op_type not in RULES or node.domain != "" or node.inputs[0] is not data or data in node.inputs[1:]:
+        return None
+    added = _spatial_pads(pad)
+    kernel = node.attributes.get_ints("kernel_shape")
+    if added is None or kernel is None or "auto_pad" in node.attributes or not _is_exact(node, pad):
+        return None
+    own = list(node.attributes.get_ints("pads") or [0] * len(added))
+    pads = [a + b for a, b in zip(own, added, strict=True)]
+    if node.op_type != "Conv" and any(size >= reach for size, reach in zip(pads, [*kernel, *kernel], strict=True)):
+        return None
+    return pads
 
 
 def _is_exact(node: ir.Node, pad: ir.Node) -> bool:
