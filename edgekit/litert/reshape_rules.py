@@ -9,8 +9,8 @@ from edgekit.litert.rewiring import Rewiring, Rule, is_constant
 
 REDUCTIONS = {"MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM"}
 UNARY = {
-    "ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG", "RELU", "RELU6",
-    "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE", "TANH",
+    "ABS", "CEIL", "COS", "DEQUANTIZE", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG",
+    "QUANTIZE", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT", "SQUARE", "TANH",
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def pointwise_convolution_as_dense(work: Rewiring, op: Operator) -> bool:
     weights = op.inputs[1]
     steps = [op.options.get(name, 1) for name in ("strideH", "strideW", "dilationHFactor", "dilationWFactor")]
     before, after = work.made_by(op.inputs[0]), work.only_user(op.outputs[0])
-    if weights.shape[1:3] != (1, 1) or weights.quantization is not None or any(step != 1 for step in steps):
+    if weights.shape[1:3] != (1, 1) or any(step != 1 for step in steps):
         return False
     if before is None or before.code != "RESHAPE" or after is None or after.code != "RESHAPE":
         return False
@@ -77,7 +77,7 @@ def pointwise_convolution_as_dense(work: Rewiring, op: Operator) -> bool:
     if source is None or source.data is not None or source.shape[-1:] != (depth,):
         return False
     assert weights.data is not None  # is_constant says so
-    matrix = Tensor(f"{weights.name}/matrix", weights.data.shape[::3], weights.dtype, weights.data[:, 0, 0, :])
+    matrix = Tensor(f"{weights.name}/matrix", weights.data.shape[::3], weights.dtype, weights.data[:, 0, 0, :], weights.quantization)
     moved = Tensor(f"{op.outputs[0].name}/moved", (*source.shape[:-1], outputs), op.outputs[0].dtype)
     op.options = {"fusedActivationFunction": op.activation, "keepNumDims": True}
     op.code = "FULLY_CONNECTED"
@@ -127,7 +127,7 @@ def reshape_past_unary(work: Rewiring, op: Operator) -> bool:
     inner = before.inputs[0]
     if inner is None or inner.data is not None or not is_constant(before, 1):
         return False
-    moved = Tensor(f"{result.name}/moved", inner.shape, result.dtype)
+    moved = Tensor(f"{result.name}/moved", inner.shape, result.dtype, None, result.quantization)
     # elementwise first, then the reshape: neighbours on both sides can then merge
     work.remove(before)
     work.set_input(op, 0, inner)
