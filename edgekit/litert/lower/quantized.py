@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekit.litert.graph import Dim, Operator, Quantization, Tensor
 from edgekit.litert.lower.table import Node, lowers
+from edgekit.litert.quantized.prepare import is_dynamic_range
 
 WEIGHTS = {
     "CONV_2D": (0, 0),
@@ -75,7 +76,7 @@ def keep_quantization(node: Node, operators: Sequence[Operator]) -> None:
         varies = given_axis is None or given.axis == given_axis
         if given.is_per_tensor or (varies and given.scale.size == weights.shape[axis]):
             weights.quantization = Quantization(given.scale, given.zero_point, axis)
-            if node.integer("dynamic_range"):
+            if is_dynamic_range(node.onnx.inputs[1]):
                 op.options["dynamic_range"] = True
 
 

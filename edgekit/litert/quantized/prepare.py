@@ -3,8 +3,8 @@
     1. QuantizeLinear of a constant is computed (QAT exports quantize their float weights in the graph)
     2. what moves integers moves the numbers that they stand for:  MaxPool(q)  →  QuantizeLinear(MaxPool(DequantizeLinear(q)))
     3. uint8 between QuantizeLinear and DequantizeLinear is int8 with the zero point shifted by 128, which is exact
-    4. DynamicQuantizeLinear, MatMulInteger or ConvInteger, and the scaling to float:  MatMul or Conv with weights that are
-       dequantized, marked `dynamic_range`: LiteRT quantizes the input itself, by rows
+    4. DynamicQuantizeLinear, MatMulInteger or ConvInteger, and the scaling to float:  MatMul or Conv with weights whose
+       DequantizeLinear is marked as `is_dynamic_range` says: LiteRT quantizes the input itself, by rows
 
 and after decomposition
 
@@ -22,9 +22,7 @@ from edgekit.layout import constant, dims
 from edgekit.layout.rules.quantized import dequantized_constant
 from edgekit.litert.decompose.builder import Builder
 
-DYNAMIC_RANGE = "dynamic_range"
-"""Attribute of a product whose input LiteRT quantizes at run time."""
-
+_DYNAMIC_RANGE = "edgekit.dynamic_range"
 _LINEAR = ("QuantizeLinear", "DequantizeLinear")
 _MOVES: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
@@ -57,6 +55,12 @@ def prepare_quantized(model: ir.Model) -> list[str]:
     return notes
 
 
+def is_dynamic_range(weights: ir.Value | None) -> bool:
+    """Whether a product with these weights quantizes its other operand when it runs."""
+    linear = dequantized_constant(weights)
+    return linear is not None and _DYNAMIC_RANGE in linear.metadata_props
+
+
 def reshape_quantized_constants(model: ir.Model) -> None:
     """Case 5."""
     for node in list(model.graph):
@@ -72,7 +76,9 @@ def reshape_quantized_constants(model: ir.Model) -> None:
             continue
         b = Builder(node)
         inputs = [b.const(data.reshape([int(d) for d in shape])), *linear.inputs[1:]]
-        _replace(node, b.op("DequantizeLinear", inputs, shape, axis=axis if scale.size > 1 else None))
+        reshaped = b.op("DequantizeLinear", inputs, shape, axis=axis if scale.size > 1 else None)
+        b.made[-1].metadata_props.update(linear.metadata_props)
+        _replace(node, reshaped)
 
 
 def _moved_axis(linear: ir.Node, old: Sequence[int], new: Sequence[int]) -> int | None:
@@ -198,7 +204,8 @@ def _dynamic(graph: ir.Graph, node: ir.Node) -> list[str]:
     axis = weights.ndim - 1 if node.op_type == "MatMulInteger" else 0
     inputs = [b.const(centred.astype(np.int8)), b.const(scale.reshape(()) if scale.size == 1 else scale)]
     held = b.op("DequantizeLinear", inputs, weights.shape, ir.DataType.FLOAT, axis=axis if scale.size > 1 else None)
-    attributes = {name: a.value for name, a in node.attributes.items()} | {DYNAMIC_RANGE: 1}
+    b.made[-1].metadata_props[_DYNAMIC_RANGE] = "true"
+    attributes = {name: a.value for name, a in node.attributes.items()}
     x = quantize.inputs[0]
     assert x is not None
     product = b.op(node.op_type.removesuffix("Integer"), [x, held], dims(scaled.outputs[0]), ir.DataType.FLOAT, **attributes)
