@@ -46,9 +46,9 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
     from edgekit.hub.passes.validate import validate
 
     settle_interface(model, shapes)
-    expand_quantized(model)
     since = _raise_opset(model)
     validate(model, since)
+    expand_quantized(model, since)
     edit = Editor(model)
     propagate(edit, since)
     _simplify(edit, _patterns())

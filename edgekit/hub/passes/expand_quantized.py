@@ -61,9 +61,8 @@ _FORMS = {
 _NOT_THE_FLOAT_OPERATORS = ("channels_last", "opset")
 
 
-def expand_quantized(model: ir.Model) -> None:
-    """All of the above, in place. The nodes that it makes are not typed yet."""
-    since = model.opset_imports.get("", 0)
+def expand_quantized(model: ir.Model, since: int) -> None:
+    """All of the above, in place, for nodes of opset `since`. The nodes that it makes are not typed yet."""
     for graph in graphs(model):
         for node in list(graph):
             if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear") and _is_8_bit(node):
