@@ -9,10 +9,11 @@ Field numbers are those of onnx.proto3, the wire format is https://protobuf.dev/
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     mapped = _map(path)
     try:
         proto = parse_onnx(_without_weights(mapped, path.name))
+        _check_tensors(proto, may_be_external=True)
         model = ir.serde.deserialize_model(proto)
     except SourceError as error:
         raise SourceError(error.what, where=str(path), fix=error.fix) from error
@@ -63,6 +65,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
             for attribute in list(node.attributes.values()):
                 if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
                     node.attributes[attribute.name] = ir.AttrTensor(attribute.name, external.tensor(attribute.value))
+    _check_text(model, str(path))
     require_outputs(model, str(path))
     return OnnxFile(model, tuple(sorted(set(external.mapped) - {path})))
 
@@ -89,12 +92,86 @@ def convert_proto(proto: onnx.ModelProto) -> ir.Model:
     """
     import onnx_ir as ir
 
+    _check_tensors(proto, may_be_external=False)
     try:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # onnx_ir raises many types for a message that contradicts itself
         raise _damaged(error, "a model in memory") from error
+    _check_text(model, "a model in memory")
     require_outputs(model, "a model in memory")
     return model
+
+
+def _check_text(model: ir.Model, where: str) -> None:
+    """Names are text; protobuf gives bytes where they are not UTF-8."""
+    for graph in _graphs(model):
+        names = [value.name for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())]
+        for node in graph:
+            names += [node.name, node.op_type, node.domain, *node.attributes]
+            names += [value.name for value in node.outputs]
+        for name in names:
+            if not isinstance(name, str | None):
+                raise SourceError(f"the name {name!r} is not UTF-8", where=where, fix="copy the file or export it again")
+
+
+def _check_tensors(proto: onnx.ModelProto, may_be_external: bool) -> None:
+    """Every stored tensor has a type, a shape, and as many numbers as these ask for."""
+    import onnx_ir as ir
+
+    tensors = itertools.chain(_stored(proto.graph), *(_stored_in(function.node) for function in proto.functions))
+    for tensor in tensors:
+        where, dims = f"tensor {tensor.name!r}", tensor.dims
+        dtype = ir.DataType(tensor.data_type) if tensor.data_type in _TYPES else ir.DataType.UNDEFINED
+        if dtype == ir.DataType.UNDEFINED or any(dim < 0 for dim in dims):
+            what = f"a stored tensor has the type {tensor.data_type} and the shape {list(dims)}"
+            raise SourceError(what, where=where, fix="copy the file or export it again")
+        if tensor.data_location == tensor.EXTERNAL:
+            if not may_be_external:
+                what = f"the weights of {tensor.name!r} are in another file, which a model in memory does not have"
+                raise SourceError(what, where=where, fix="give the path of the model, or load it with its external data")
+            continue
+        elements = math.prod(dims)
+        if dtype == ir.DataType.STRING:
+            have, wanted = len(tensor.string_data), elements
+        elif tensor.HasField("raw_data"):
+            have, wanted = len(tensor.raw_data), math.ceil(elements * dtype.bitwidth / 8)
+        else:
+            name, of_one = _TYPES[tensor.data_type]
+            have, wanted = len(getattr(tensor, name)), math.ceil(elements * of_one)
+        if have != wanted:
+            what = f"{tensor.name!r} has the shape {list(dims)} of {dtype.name} and {have} stored items, not {wanted}"
+            raise SourceError(what, where=where, fix="copy the file or export it again")
+
+
+def _stored(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The tensors of a graph, of its nodes' attributes, and of the graphs in these."""
+    yield from graph.initializer
+    yield from _stored_in(graph.node)
+
+
+def _stored_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == attribute.TENSOR:
+                yield attribute.t
+            elif attribute.type == attribute.TENSORS:
+                yield from attribute.tensors
+            elif attribute.type == attribute.GRAPH:
+                yield from _stored(attribute.g)
+            elif attribute.type == attribute.GRAPHS:
+                for inner in attribute.graphs:
+                    yield from _stored(inner)
+
+
+_TYPES: dict[int, tuple[str, float]] = {
+    1: ("float_data", 1), 2: ("int32_data", 1), 3: ("int32_data", 1), 4: ("int32_data", 1), 5: ("int32_data", 1),
+    6: ("int32_data", 1), 7: ("int64_data", 1), 8: ("string_data", 1), 9: ("int32_data", 1), 10: ("int32_data", 1),
+    11: ("double_data", 1), 12: ("uint64_data", 1), 13: ("uint64_data", 1), 14: ("float_data", 2), 15: ("double_data", 2),
+    16: ("int32_data", 1), 17: ("int32_data", 1), 18: ("int32_data", 1), 19: ("int32_data", 1), 20: ("int32_data", 1),
+    21: ("int32_data", 1 / 2), 22: ("int32_data", 1 / 2), 23: ("int32_data", 1 / 2), 24: ("int32_data", 1),
+    25: ("int32_data", 1 / 4), 26: ("int32_data", 1 / 4),
+}  # fmt: skip
+"""TensorProto.DataType → the field that holds its numbers where they are not raw, and how many items one number takes."""
 
 
 def require_outputs(model: ir.Model, where: str) -> None:

@@ -12,6 +12,7 @@ time and memory, in a worker process; after it nothing but its own file may be l
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -36,11 +37,12 @@ from fuzz_mutations import mutate, node_test_seeds, small_seeds
 
 TIME_LIMIT = 20.0  # seconds a case may take
 MEMORY_LIMIT = 2 << 30  # bytes of address space that a case may add
-RIGHT = ("refused", "agrees", "unchecked")
+RIGHT = ("refused", "agrees", "unchecked", "guarded")
 WRONG = ("fault", "memory", "wrong", "unloadable", "crash", "timeout", "left")
-"""refused: an error of edgekit; agrees: compiled, and the results are onnxruntime's; unchecked: compiled and run, nothing to
-compare with (onnxruntime refuses the model, or its results are random or not finite); fault: any other exception; memory: an
-allocation above the limit; unloadable: the interpreter refuses the file; left: a file was left behind."""
+"""refused: an error of edgekit; guarded: one too, but only by its last resort, which a check should come before; agrees:
+compiled, and the results are onnxruntime's; unchecked: compiled and run, nothing to compare with (onnxruntime refuses the model,
+or its results are random or not finite); fault: any other exception; memory: an allocation above the limit; unloadable: the
+runtime refuses the file; left: a file was left behind."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def main() -> int:
     start = time.monotonic()
     outcomes = list(run(seeds, range(options.first, options.first + options.cases), options.workers))
     print(report(outcomes, options.show))
-    print(f"{len(outcomes)} cases in {time.monotonic() - start:.0f} s, the slowest {max(o.seconds for o in outcomes):.1f} s")
+    slowest = max(outcomes, key=lambda outcome: outcome.seconds)
+    print(f"{len(outcomes)} cases in {time.monotonic() - start:.0f} s; the slowest, {slowest.case}, took {slowest.seconds:.1f} s")
     return int(any(outcome.kind in WRONG for outcome in outcomes))
 
 
@@ -76,7 +79,7 @@ def report(outcomes: Sequence[Outcome], show_refusals: bool = False) -> str:
     """How many of each kind, and what is wrong, equal reasons together."""
     counts = Counter(outcome.kind for outcome in outcomes)
     lines = []
-    for kind in (*WRONG, *(["refused"] if show_refusals else [])):
+    for kind in (*WRONG, "guarded", *(["refused"] if show_refusals else [])):
         groups: dict[str, list[int]] = defaultdict(list)
         for outcome in outcomes:
             if outcome.kind == kind:
@@ -214,6 +217,8 @@ def attempt(data: bytes, path: Path, say: Any) -> tuple[str, str]:
     try:
         compiled = litert.compile_hub(hub.prepare(read_onnx(path).model))
     except EdgekitError as error:
+        if "cannot be compiled (" in error.what and error.__cause__:  # the last resort: edgekit.hub.facts.unexpected
+            return "memory" if isinstance(error.__cause__, MemoryError) else "guarded", _place(error.__cause__)
         return "refused", f"{type(error).__name__}: {error.what[:150]}"
     except MemoryError as error:
         return "memory", _place(error)
@@ -259,6 +264,12 @@ def _reference(data: bytes, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarra
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     fed = {value.name for value in session.get_inputs()}
     results = session.run(None, {name: array for name, array in feeds.items() if name in fed})
+    for value, result in zip(session.get_outputs(), results, strict=True):
+        declared = value.shape if isinstance(result, np.ndarray) else []
+        if len(declared) != np.ndim(result) or any(
+            isinstance(a, int) and a != b for a, b in zip(declared, np.shape(result), strict=True)
+        ):
+            raise ValueError(f"{value.name} is declared as {declared}, and is not")
     return dict(zip([value.name for value in session.get_outputs()], results, strict=True))
 
 
@@ -291,7 +302,8 @@ def _random_array(binding: Any, rng: np.random.Generator) -> np.ndarray:
     dtype = np.dtype(binding.dtype)
     if dtype.kind == "f":
         return rng.standard_normal(dims).astype(dtype)
-    return rng.integers(0, 2 if dtype.kind == "b" else 4, dims).astype(dtype)
+    size = math.prod(dims)
+    return (rng.permutation(size) % (2 if dtype.kind == "b" else 5)).reshape(dims).astype(dtype)
 
 
 def _place(error: BaseException) -> str:

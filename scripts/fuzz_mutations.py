@@ -226,8 +226,8 @@ def _operator_like(model: ModelProto, rng: random.Random) -> None:
 
 ALIKE = {
     0: "Constant RandomNormal",
-    1: "Relu Neg Abs Exp Log Sqrt Sigmoid Tanh Erf Floor Ceil Round Softmax Identity Cast Transpose Shape Size Not IsNaN Sign Sin "
-    "ReduceSum ReduceMean ReduceMax Flatten Squeeze Cos HardSwish Elu Selu Softplus Gelu Mish GlobalAveragePool ArgMax",
+    1: "Relu Neg Abs Exp Log Sqrt Sigmoid Tanh Erf Floor Ceil Round Softmax Identity Cast Transpose Shape Size Not IsNaN Sign "
+    "Sin ReduceSum ReduceMean ReduceMax Flatten Squeeze Cos HardSwish Elu Selu Softplus Gelu Mish GlobalAveragePool ArgMax",
     2: "Add Sub Mul Div Pow Min Max Mod MatMul Equal Less Greater And Or Xor Gather Expand Reshape Tile Unsqueeze Squeeze "
     "PRelu BitShift Concat Conv ConvTranspose ReduceSum GatherElements GatherND TopK Pad Gemm MaxUnpool",
     3: "Where Gemm Clip Concat Sum Mean Max Slice ScatterND Conv Range",

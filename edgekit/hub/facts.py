@@ -11,7 +11,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from edgekit.errors import SourceError
+from edgekit.errors import CompileError, SourceError
 from edgekit.hub.dims import Dim
 
 Contents = dict[ir.Value, tuple[Dim, ...]]
@@ -63,6 +63,16 @@ def known_contents(value: ir.Value | None, contents: Contents) -> Dims | None:
 def identifier(name: str) -> str:
     """A value's name as the name of a symbol."""
     return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_") or "value"
+
+
+def unexpected(node: ir.Node, error: Exception) -> CompileError:
+    """The error for a node that a pass or a lowering stumbled over: the last resort, where no check has said it better."""
+    kind = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return CompileError(
+        f"{node.op_type} cannot be compiled ({kind})",
+        where=f"node {node.name or node.outputs[0].name!r}, operator {node.op_type}",
+        fix="check the shapes and attributes of the node; if the model runs elsewhere, report it with the output of --debug",
+    )
 
 
 def does_not_fit(node: ir.Node, reason: str) -> SourceError:

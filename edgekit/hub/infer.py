@@ -45,7 +45,16 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> 
         _assign(node, [found])
     else:
         _infer_with_onnx(node, opsets)
+    for output in node.outputs:
+        check_size(output, node)
     infer_contents(node, contents)
+
+
+def check_size(value: ir.Value, node: ir.Node) -> None:
+    """Raise SourceError for a value with a dimension that cannot be: negative, or beyond int32, in which LiteRT counts."""
+    found = value.shape.dims if value.shape is not None else ()
+    if any(isinstance(dim, int) and not 0 <= dim < 1 << 31 for dim in found):
+        raise does_not_fit(node, f"{value.name!r} would have the shape {list(found)}")
 
 
 def infer_contents(node: ir.Node, contents: Contents) -> None:
@@ -109,7 +118,7 @@ def _infer_with_onnx(node: ir.Node, opsets: Mapping[str, int]) -> None:
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
     for value in node.inputs:
-        if value is None or value.type is None or value.name is None:
+        if value is None or value.type is None or value.name is None or value.dtype == ir.DataType.UNDEFINED:
             continue
         proto = onnx.TypeProto()
         ir.serde.serialize_type_into(proto, value.type)

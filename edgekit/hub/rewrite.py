@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from edgekit.errors import EdgekitError
 from edgekit.hub.edit import Editor, graphs
+from edgekit.hub.facts import unexpected
 
 Rule = Callable[[ir.Node, Editor], bool]
 Rules = Mapping[str, Sequence[Rule]]  # operator → rules; "*" for every operator, tried first
@@ -50,7 +52,13 @@ def rewrite(edit: Editor, rules: Rules) -> bool:
         for rule in table.get(node.op_type, everywhere):
             if node.graph is None:
                 break
-            if rule(node, edit):
+            try:
+                applied = rule(node, edit)
+            except EdgekitError:
+                raise
+            except Exception as error:
+                raise unexpected(node, error) from error
+            if applied:
                 changed = True
                 budget -= 1
                 _again(_surroundings(edit), waiting, queued)

@@ -9,11 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import onnx_ir as ir
 
 from edgekit.hub import OPSET
 from edgekit.hub.facts import does_not_fit
+
+FLAGS = frozenset(
+    "allowzero antialias ceil_mode center_point_box count_include_pad exclusive is_causal keepdims largest linear_before_reset "
+    "noop_with_empty_axes reverse select_last_index sorted training_mode transA transB".split()
+)
+"""Integers that mean yes or no; runtimes disagree on what another number means."""
+POSITIVE = frozenset("block_size blocksize dilations group hidden_size kernel_shape num_outputs strides".split())
+UNLIMITED = frozenset("ends sample_size seed start end starts value_int value_ints".split())
+"""Integers that are not sizes or axes, or may stand for "to the end"."""
+LIMIT = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,27 @@ def check_form(node: ir.Node, version: int) -> None:
         if attribute.type.value != kind:
             wanted = ir.AttributeType(kind).name
             raise does_not_fit(node, f"its attribute {name!r} is of type {attribute.type.name}, not {wanted}")
+        _check_attribute(node, name, attribute.value)
+    if node.op_type == "Constant" and len(node.attributes) != 1:
+        raise does_not_fit(node, "it holds not exactly one value")
+    if node.op_type == "Split" and node.attributes.get_int("num_outputs", len(node.outputs)) != len(node.outputs):
+        raise does_not_fit(node, f"its num_outputs is not the {len(node.outputs)} that it has")
     for name in form.required - node.attributes.keys():
         raise does_not_fit(node, f"its attribute {name!r} is missing")
+
+
+def _check_attribute(node: ir.Node, name: str, value: Any) -> None:
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if name in FLAGS and value not in (0, 1):
+        raise does_not_fit(node, f"its attribute {name!r} is {value}, which must be 0 or 1")
+    if name in POSITIVE and not all(number > 0 for number in numbers):
+        raise does_not_fit(node, f"its attribute {name!r} is {value}, which must be positive")
+    if name not in UNLIMITED and any(isinstance(number, int) and not -LIMIT <= number < LIMIT for number in numbers):
+        raise does_not_fit(node, f"its attribute {name!r} is {value}, beyond what a size or an axis can be")
+    if name == "softcap" and not value >= 0:
+        raise does_not_fit(node, f"its attribute 'softcap' is {value}, which must not be negative")
+    if name in ("to", "dtype") and not 0 < value < len(ir.DataType):
+        raise does_not_fit(node, f"its attribute {name!r} is {value}, which is no type")
 
 
 def check_types(node: ir.Node, version: int) -> None:

@@ -39,7 +39,9 @@ def _transpose(node: ir.Node, contents: Contents) -> Known | None:
     if data is None or source is None:
         return None
     perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else range(len(source))[::-1]
-    return (data.dtype, tuple(source[axis] for axis in perm)) if len(perm) == len(source) else None
+    if sorted(perm) != list(range(len(source))):  # ONNX's inference does not look, and may end the process
+        raise does_not_fit(node, f"perm is {list(perm)} for an input of {len(source)} dimensions")
+    return data.dtype, tuple(source[axis] for axis in perm)
 
 
 # Shapes that depend on contents ---------------------------------------------------------------------------------------
@@ -203,6 +205,7 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
     if data is None or source is None or len(source) < 3 or len(node.outputs) > 1:
         return None
     rank = len(source) - 2
+    _check_window(node, rank)
     weights = shape_of(weight) if weight is not None else None
     kernel = node.attributes.get_ints("kernel_shape") or (weights[2:] if weights else None)
     if kernel is None or (node.op_type == "Conv" and weights is None):
@@ -230,6 +233,13 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
         return None
     channels = weights[0] if weights else source[1]
     return data.dtype, (source[0], channels, *found)
+
+
+def _check_window(node: ir.Node, rank: int) -> None:
+    for name, count in (("kernel_shape", rank), ("strides", rank), ("dilations", rank), ("pads", 2 * rank)):
+        given = node.attributes.get_ints(name)
+        if given and len(given) != count:
+            raise does_not_fit(node, f"{name} is {list(given)} for {rank} spatial dimensions")
 
 
 def _channels_fit(channels: Dim, per_group: Dim, node: ir.Node) -> bool:

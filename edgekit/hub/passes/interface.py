@@ -134,6 +134,8 @@ def _declared(value: ir.Value) -> tuple[int | str, ...] | None:
 
 
 def _settle_declared(output: ir.Value, values: dict[str, dims.Dim], stale: bool) -> None:
+    if isinstance(output.type, ir.TensorType) and output.dtype == ir.DataType.UNDEFINED:
+        output.type = None
     if output.shape is None:
         return
     if stale:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.errors import SourceError
+from edgekit.errors import EdgekitError, SourceError
 from edgekit.hub import facts, infer
 from edgekit.hub.edit import Editor, is_constant, producer, scalar, static_shape, subgraphs
 from edgekit.hub.edit import array as array_of
@@ -46,8 +46,14 @@ def propagate(edit: Editor, since: int | None = None, *, again: bool = False) ->
 
 def _walk(graph: ir.Graph, edit: Editor, since: int | None, again: bool = False) -> None:
     for node in list(graph):
-        if node.graph is graph:
+        if node.graph is not graph:
+            continue
+        try:
             _settle(node, edit, since, again)
+        except EdgekitError:
+            raise
+        except Exception as error:
+            raise facts.unexpected(node, error) from error
 
 
 def _settle(node: ir.Node, edit: Editor, since: int | None, again: bool = False) -> None:

@@ -4,7 +4,7 @@
 2. nodes are in an order in which they can run (they are sorted if they are not; a cycle is refused)
 3. every ai.onnx node has the inputs, outputs and attributes of its operator (`edgekit.hub.schemas`)
 4. the branches of an If and the bodies of Loop and Scan have the inputs and outputs that the node needs
-5. inputs and initializers have tensor types and shapes that exist: no negative dimension, none beyond what LiteRT and numpy count
+5. inputs have types; inputs and initializers have shapes that exist: no negative dimension, none beyond int32, as LiteRT counts
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def validate(model: ir.Model, opset: int) -> None:
 
 
 def _check_interface(graph: ir.Graph) -> None:
+    for value in graph.inputs:
+        if isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.UNDEFINED:
+            raise SourceError(
+                f"the input {value.name!r} has no type", where=f"graph {graph.name!r}", fix="export the model again"
+            )
     for value in (*graph.inputs, *graph.initializers.values()):
         if value.shape is None:
             continue

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgekit.errors import EdgekitError
+from edgekit.hub.facts import unexpected
 from edgekit.layout import dims, rank
 from edgekit.litert.decompose import linear, normalization, pooling, reduction, signal, space
 from edgekit.litert.decompose.builder import Builder, Decomposition, is_used
@@ -26,7 +28,12 @@ def decompose(model: ir.Model) -> None:
         if function is None or node.domain not in ("", "ai.onnx"):
             continue
         builder = Builder(node)
-        values = function(node, builder)
+        try:
+            values = function(node, builder)
+        except EdgekitError:
+            raise
+        except Exception as error:
+            raise unexpected(node, error) from error
         if values is None:
             continue
         for old, new in zip(node.outputs, values, strict=False):

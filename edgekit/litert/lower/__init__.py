@@ -7,8 +7,10 @@ import difflib
 import numpy as np
 import onnx_ir as ir
 
-from edgekit.errors import CompileError, UnsupportedOperator
+from edgekit.errors import CompileError, EdgekitError, UnsupportedOperator
+from edgekit.hub.facts import unexpected
 from edgekit.layout import dims
+from edgekit.layout.rules.matmul import CHANNELS_LAST
 from edgekit.litert.graph import Graph, Operator, Tensor
 from edgekit.litert.lower import (
     bitwise,
@@ -41,6 +43,10 @@ _REGISTERED = (
 """Importing these modules fills the table."""
 
 
+OURS = ("", "ai.onnx", CHANNELS_LAST)
+"""The domains whose operators are meant; another one's operator of the same name is another operator."""
+
+
 def lower(onnx: ir.Graph) -> Graph:
     """Lower every node, in order.
 
@@ -57,13 +63,18 @@ def lower(onnx: ir.Graph) -> Graph:
 
     graph = Graph(onnx.name or "main", [tensor(v) for v in onnx.inputs], [])
     for node in onnx:
-        function = LOWERINGS.get(node.op_type)
+        function = LOWERINGS.get(node.op_type) if node.domain in OURS else None
         if function is None:
             raise _unknown(node)
         operands = [*node.inputs, *control.close_over(node)]
         inputs = [None if v is None else tensor(v) for v in operands]
         lowered, before = Node(node, inputs, [tensor(v) for v in node.outputs], graph), len(graph.operators)
-        function(lowered)
+        try:
+            function(lowered)
+        except EdgekitError:
+            raise
+        except Exception as error:
+            raise unexpected(node, error) from error
         quantized.keep_quantization(lowered, graph.operators[before:])
     graph.outputs = [_output(graph, tensor(v), i) for i, v in enumerate(onnx.outputs)]
     return graph
