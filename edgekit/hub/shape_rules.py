@@ -235,6 +235,12 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
     return data.dtype, (source[0], channels, *found)
 
 
+def _rounded_up(size: int, around: int, begin: int, reach: int, stride: int) -> int:
+    """How many windows there are with ceil_mode; one that would start in the padding at the end is none (ONNX 22, onnxruntime)."""
+    count = -(-(size + around - reach) // stride) + 1
+    return count - 1 if (count - 1) * stride >= size + begin else count
+
+
 def _check_window(node: ir.Node, rank: int) -> None:
     for name, count in (("kernel_shape", rank), ("strides", rank), ("dilations", rank), ("pads", 2 * rank)):
         given = node.attributes.get_ints(name)
