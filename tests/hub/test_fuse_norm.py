@@ -42,9 +42,9 @@ def test_a_scale_that_varies_over_other_axes_stays_outside() -> None:
     assert operators(same(f"g (float[2,3,4] x) => (y) {C} {{ {body} }}")) == {"LayerNormalization": 1, "Mul": 1}
 
 
-def test_channels_first_stays_spelled_out() -> None:
+def test_channels_first_is_between_transposes() -> None:
     body = CASES["plain"].replace("last", "channel")
-    assert "LayerNormalization" not in operators(same(f"g (float[2,3,4] x) => (y) {C} {{ {body} }}"))
+    assert operators(same(f"g (float[2,3,4] x) => (y) {C} {{ {body} }}")) == {"Transpose": 2, "LayerNormalization": 1}
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,14 @@ def test_keras_without_scale_and_shift(last: str) -> None:
         g = Mul(r, gamma) n = Neg(m) p = Mul(x, g) {last} }}"""
     )
     assert operators(model) == {"LayerNormalization": 1}
+
+
+def test_over_the_channels_of_a_map() -> None:
+    """The mean over axis 1 is LayerNormalization on the last axis between two Transposes, scale and shift included."""
+    model = same(
+        """g (float[2,3,4,5] x) => (y)
+        <int64[1] a = {1}, float eps = {0.001}, float[3,1,1] gamma = {1,2,3}, float[1,3,1,1] beta = {4,5,6}> {
+        m = ReduceMean(x, a) d = Sub(x, m) s = Mul(d, d) v = ReduceMean(s, a) e = Add(v, eps) t = Sqrt(e)
+        q = Div(d, t) p = Mul(gamma, q) z = Add(p, beta) y = Relu(z) }"""
+    )
+    assert operators(model) == {"Transpose": 2, "LayerNormalization": 1, "Relu": 1}

@@ -9,8 +9,9 @@
     4. d·(r·scale)                                                       →  LayerNormalization(x, scale)
 
 v may also be computed from a second Sub of the same operands. Scale and shift must be constants that broadcast over the
-normalized axes alone. The mean over other axes (a channels-first LayerNorm) has no ONNX operator and stays. RMSNormalization
-exists from opset 23 on, above the hub's 20: it stays spelled out. Source: ONNX LayerNormalization-17.
+normalized axes alone. A mean over other axes (a channels-first LayerNorm) is LayerNormalization between two Transposes, which
+`remove_transposes` then deals with. RMSNormalization exists from opset 23 on, above the hub's 20: it stays spelled out.
+Source: ONNX LayerNormalization-17.
 """
 
 from __future__ import annotations
@@ -48,25 +49,18 @@ def fuse_product(node: ir.Node, edit: Editor) -> bool:
         found = _scaled_deviation(right)
         if found is not None and _is_centered(left, found[0]):
             return _build(node, found[0], found[1], None, edit)
-        norm = producer(left, "LayerNormalization")
-        scale = array(right)
-        if norm is None or scale is None or left is None or sole_consumer(left) is not node or len(norm.outputs) > 1:
-            continue
-        old_scale, old_shift = (array(value) for value in (*norm.inputs[1:3], None)[:2])
-        if old_scale is None or (len(norm.inputs) > 2 and old_shift is None):
-            continue
-        return _rebuild(node, norm, old_scale, old_shift, scale, None, edit)
+        norm, scale = _norm(left, node), array(right)
+        if norm is not None and scale is not None:
+            return _rebuild(node, norm, scale, None, edit)
     return False
 
 
 def fuse_sum(node: ir.Node, edit: Editor) -> bool:
     """The shift of case 2, and case 3."""
     for left, right in (node.inputs, node.inputs[::-1]):
-        norm, shift = producer(left, "LayerNormalization"), array(right)
-        if norm is not None and shift is not None and left is not None and sole_consumer(left) is node and len(norm.outputs) == 1:
-            old_scale, old_shift = (array(value) for value in (*norm.inputs[1:3], None)[:2])
-            if old_scale is not None and (len(norm.inputs) < 3 or old_shift is not None):
-                return _rebuild(node, norm, old_scale, old_shift, None, shift, edit)
+        norm, shift = _norm(left, node), array(right)
+        if norm is not None and shift is not None:
+            return _rebuild(node, norm, None, shift, edit)
         if _fuse_affine(node, left, right, edit):
             return True
     return False
@@ -183,50 +177,83 @@ def _kept_axes(node: ir.Node) -> tuple[int, ...] | None:
     return tuple(sorted(axis % rank for axis in axes))
 
 
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNormalization with constant scale and shift, and how its result is transposed before it is used."""
+
+    node: ir.Node
+    scale: np.ndarray
+    shift: np.ndarray | None
+    perm: tuple[int, ...]
+
+
+def _norm(value: ir.Value | None, user: ir.Node) -> Norm | None:
+    """The LayerNormalization that makes a value for one user alone, perhaps through a Transpose."""
+    rank = len(shape(value) or ())
+    transpose, perm = producer(value, "Transpose"), tuple(range(rank))
+    if value is None or sole_consumer(value) is not user:
+        return None
+    if transpose is not None:
+        value, perm = transpose.inputs[0], tuple(transpose.attributes.get_ints("perm") or ())
+        if value is None or sole_consumer(value) is not transpose or len(perm) != rank:
+            return None
+    node = producer(value, "LayerNormalization")
+    if node is None or len(node.outputs) > 1:
+        return None
+    scale, shift = (array(constant) for constant in (*node.inputs[1:3], None)[:2])
+    if scale is None or (len(node.inputs) > 2 and shift is None):
+        return None
+    return Norm(node, scale, shift, perm)
+
+
 def _build(node: ir.Node, deviation: Deviation, scale: ir.Value | None, shift: ir.Value | None, edit: Editor) -> bool:
     x = deviation.x
     dims = shape(x)
     if dims is None or not is_float(x) or x.dtype is None or node.graph is None or shape(node.outputs[0]) != dims:
         return False
-    axis = len(dims) - len(deviation.axes)
-    if deviation.axes != tuple(range(axis, len(dims))) or any(isinstance(dim, str) for dim in dims[axis:]):
+    rest = [axis for axis in range(len(dims)) if axis not in deviation.axes]
+    order = (*rest, *deviation.axes)  # the normalized axes come last
+    suffix = tuple(dims[axis] for axis in deviation.axes)
+    if not rest or any(isinstance(dim, str) for dim in suffix):
         return False
-    suffix = tuple(int(dim) for dim in dims[axis:])
-    dtype = x.dtype.numpy()
-    factors = np.ones(suffix, dtype) if scale is None else _over(array(scale), suffix)
-    offsets = None if shift is None else _over(array(shift), suffix)
+    sizes = tuple(int(dim) for dim in suffix)
+    back = tuple(int(axis) for axis in np.argsort(order))
+    factors = np.ones(sizes, x.dtype.numpy()) if scale is None else _over(array(scale), sizes, back)
+    offsets = None if shift is None else _over(array(shift), sizes, back)
     if factors is None or (shift is not None and offsets is None):
         return False
-    return _replace(node, x, axis, deviation.epsilon, factors, offsets, edit)
+    ahead = x if order == tuple(range(len(dims))) else edit.op("Transpose", [x], {"perm": list(order)}, before=node)
+    return _replace(node, ahead, len(rest), deviation.epsilon, factors, offsets, back, edit)
 
 
-def _rebuild(
-    node: ir.Node,
-    norm: ir.Node,
-    old_scale: np.ndarray,
-    old_shift: np.ndarray | None,
-    scale: np.ndarray | None,
-    shift: np.ndarray | None,
-    edit: Editor,
-) -> bool:
-    suffix = old_scale.shape
-    more_scale = np.ones(suffix, old_scale.dtype) if scale is None else _over(scale, suffix)
-    more_shift = None if shift is None else _over(shift, suffix)
-    x = norm.inputs[0]
-    fits = static_shape(norm.outputs[0]) is None or shape(node.outputs[0]) == shape(norm.outputs[0])
+def _rebuild(node: ir.Node, norm: Norm, scale: np.ndarray | None, shift: np.ndarray | None, edit: Editor) -> bool:
+    """Multiply a scale, or add a shift, into a LayerNormalization."""
+    suffix = norm.scale.shape
+    more_scale = np.ones(suffix, norm.scale.dtype) if scale is None else _over(scale, suffix, norm.perm)
+    more_shift = None if shift is None else _over(shift, suffix, norm.perm)
+    x = norm.node.inputs[0]
+    before = norm.node.outputs[0] if norm.perm == tuple(range(len(norm.perm))) else None
+    fits = before is None or static_shape(before) is None or shape(node.outputs[0]) == shape(before)
     if more_scale is None or (shift is not None and more_shift is None) or x is None or not fits:
         return False
-    offsets = None if old_shift is None else old_shift.astype(np.float64) * more_scale
+    offsets = None if norm.shift is None else norm.shift.astype(np.float64) * more_scale
     if more_shift is not None:
         offsets = more_shift + (0 if offsets is None else offsets)
     rank = len(shape(x) or ())
-    axis = int(norm.attributes["axis"].value) % rank if "axis" in norm.attributes else rank - 1
-    epsilon = float(norm.attributes["epsilon"].value) if "epsilon" in norm.attributes else 1e-5
-    return _replace(node, x, axis, epsilon, old_scale.astype(np.float64) * more_scale, offsets, edit)
+    axis = norm.node.attributes.get_int("axis", -1) % rank  # type: ignore[operator]
+    epsilon = norm.node.attributes.get_float("epsilon", 1e-5)
+    return _replace(node, x, axis, epsilon, norm.scale.astype(np.float64) * more_scale, offsets, norm.perm, edit)  # type: ignore[arg-type]
 
 
 def _replace(
-    node: ir.Node, x: ir.Value, axis: int, epsilon: float, scale: np.ndarray, shift: np.ndarray | None, edit: Editor
+    node: ir.Node,
+    x: ir.Value,
+    axis: int,
+    epsilon: float,
+    scale: np.ndarray,
+    shift: np.ndarray | None,
+    perm: tuple[int, ...],
+    edit: Editor,
 ) -> bool:
     assert node.graph is not None
     assert x.dtype is not None
@@ -236,17 +263,24 @@ def _replace(
         inputs.append(edit.constant(shift.astype(dtype), f"{name}_shift", node.graph))
     rank = len(shape(x) or ())
     result = edit.op("LayerNormalization", inputs, {"axis": axis - rank, "epsilon": epsilon}, before=node)
+    if perm != tuple(range(rank)):
+        result = edit.op("Transpose", [result], {"perm": list(perm)}, before=node)
     return edit.replace(node.outputs[0], result)
 
 
-def _over(values: np.ndarray | None, suffix: tuple[int, ...]) -> np.ndarray | None:
-    """A constant spread over the normalized axes; None where it varies over others."""
-    if values is None:
+def _over(values: np.ndarray | None, suffix: tuple[int, ...], perm: tuple[int, ...]) -> np.ndarray | None:
+    """A constant spread over the normalized axes; None where it varies over others.
+
+    The constant meets a value that is held as `perm` of the one whose last axes, of sizes `suffix`, are normalized.
+    """
+    if values is None or values.ndim > len(perm):
         return None
-    while values.ndim > len(suffix) and values.shape[0] == 1:
-        values = values[0]
+    values = values.reshape((1,) * (len(perm) - values.ndim) + values.shape).transpose(np.argsort(perm))
+    lead = len(perm) - len(suffix)
+    if any(size != 1 for size in values.shape[:lead]):
+        return None
     try:
-        return np.array(np.broadcast_to(values, suffix))
+        return np.array(np.broadcast_to(values.reshape(values.shape[lead:]), suffix))
     except ValueError:
         return None
 
