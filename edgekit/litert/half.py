@@ -13,16 +13,36 @@ from edgekit.litert.graph import Graph, Operator, Tensor
 SMALLEST = 8  # elements; a smaller constant stays float32, where it costs less than the operator that would expand it
 HALF_MAX = float(np.finfo(np.float16).max)
 
+# What a spectrum goes through between its filters and its logarithm: sums, products and powers of what the filters give, and
+# operators that only move values. Anything else (an activation, a softmax) bounds the values, and the filters before it are safe.
+_SPECTRAL = frozenset(
+    "ABS ADD CONCATENATION CONV_2D DEPTHWISE_CONV_2D DIV EXPAND_DIMS FULLY_CONNECTED GATHER MAXIMUM MIRROR_PAD MUL NEG PACK PAD "
+    "PADV2 POW RESHAPE REVERSE_V2 SLICE SPLIT SPLIT_V SQRT SQUARE SQUEEZE STRIDED_SLICE SUB SUM TRANSPOSE UNPACK BATCH_MATMUL".split()
+)
+_FILTERS = frozenset("BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED".split())
+
 
 def to_half(graph: Graph) -> list[str]:
-    """Store float32 constants in half precision, in place. Returns a note on each that does not fit."""
+    """Store float32 constants in half precision, in place. Returns notes on what stays float32, and why.
+
+    That is: a constant with values beyond ±65504, and the filters whose results go through a logarithm. A filter of a spectrum
+    passes next to nothing of most of its input; rounding it to 11 bits lets a trace of the rest through, which the logarithm
+    makes as large as a signal (basic-pitch: cosine 0.9993 with its constant-Q filters in half precision).
+    """
     notes = []
     for part in graph.with_subgraphs():
+        logged = _filters_before_logarithm(part)
+        if logged:
+            notes.append(
+                f"the filters before a logarithm stay float32 ({len(logged)} of their constants): in half precision their leakage would show"
+            )
         expanded: dict[Tensor, Tensor] = {}
         operators: list[Operator] = []
         for op in part.operators:
             for i, tensor in enumerate(op.inputs):
                 if tensor is None or tensor.data is None or tensor.dtype != np.float32 or tensor.data.size < SMALLEST:
+                    continue
+                if tensor in logged:
                     continue
                 if tensor not in expanded:
                     if np.abs(tensor.data).max(initial=0.0) > HALF_MAX:
@@ -35,3 +55,21 @@ def to_half(graph: Graph) -> list[str]:
             operators.append(op)
         part.operators = operators
     return notes
+
+
+def _filters_before_logarithm(graph: Graph) -> set[Tensor]:
+    """The weights of convolutions and products whose results reach a LOG through nothing but `_SPECTRAL` operators."""
+    producers = graph.producers()
+    waiting = [tensor for op in graph.operators if op.code == "LOG" for tensor in op.inputs]
+    seen: set[Tensor] = set()
+    weights: set[Tensor] = set()
+    while waiting:
+        tensor = waiting.pop()
+        op = producers.get(tensor) if tensor is not None else None
+        if tensor is None or tensor in seen or op is None or op.code not in _SPECTRAL or op.activation != "NONE":
+            continue
+        seen.add(tensor)
+        waiting += op.inputs
+        if op.code in _FILTERS:
+            weights |= {t for t in op.inputs if t is not None and t.data is not None and t.data.size >= SMALLEST}
+    return weights

@@ -1,0 +1,55 @@
+"""fp16 .tflite files: which constants may lose bits."""
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from edgekit import hub
+from edgekit.litert import compile_hub
+
+
+def spectrum(last: str) -> onnx.ModelProto:
+    """A filter bank of windowed sinusoids over 256 samples, its power, and one more operator."""
+    time = np.arange(256)
+    window = np.blackman(256)
+    filters = np.stack([window * np.cos(2 * np.pi * k * time / 256) for k in range(4, 36)])[:, None].astype(np.float32)
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["": 18]>
+        bank (float[1, 1, 1024] wave) => (float[1, 32, 13] result) {{
+            heard = Conv<strides = [64]>(wave, filters)
+            power = Mul(heard, heard)
+            result = {last}(power)
+        }}""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(filters, "filters"))
+    return model
+
+
+def compiled(last, precision):
+    import onnx_ir as ir
+
+    return compile_hub(hub.prepare(ir.from_proto(spectrum(last))), precision=precision)
+
+
+def run(artifact, wave):
+    interpreter = Interpreter(model_content=artifact.data)
+    return interpreter.get_signature_runner()(wave=wave)["result"]
+
+
+def test_filters_before_a_logarithm_stay_float32():
+    """A tone beside all filters: what comes out is leakage, and the logarithm shows it."""
+    wave = np.sin(2 * np.pi * 100.3 * np.arange(1024) / 256).astype(np.float32)[None, None]
+    exact, half = compiled("Log", "fp32"), compiled("Log", "fp16")
+    np.testing.assert_allclose(run(half, wave), run(exact, wave), rtol=1e-3)
+    assert half.notes == (
+        "the filters before a logarithm stay float32 (2 of their constants): in half precision their leakage would show",
+    )
+
+
+@pytest.mark.parametrize("last", ["Sigmoid", "Sqrt"])
+def test_other_filters_are_stored_in_half_precision(last):
+    exact, half = compiled(last, "fp32"), compiled(last, "fp16")
+    assert half.notes == ()
+    assert half.operators["DEQUANTIZE"] == 2, "the filters and the zero bias that CONV_2D takes"
+    assert len(half.data) < 0.65 * len(exact.data)
