@@ -7,7 +7,8 @@
 4. Concat, Sum, Max, Min, Mean of one input
 5. Dropout in inference
 6. x + 0, x - 0, x * 1, x / 1, x ** 1 where the result has the shape of x (x + 0 turns -0 into 0: equal in float32)
-7. Relu of a value that cannot be negative (Relu, Sigmoid, Softmax, Abs, Exp, HardSigmoid, Clip from 0 or more), Abs likewise
+7. x and true, x or false
+8. Relu of a value that cannot be negative (Relu, Sigmoid, Softmax, Abs, Exp, HardSigmoid, Clip from 0 or more), Abs likewise
 """
 
 from __future__ import annotations
@@ -101,8 +102,19 @@ def drop_neutral(node: ir.Node, edit: Editor) -> bool:
     return False
 
 
-def drop_sign(node: ir.Node, edit: Editor) -> bool:
+def drop_truth(node: ir.Node, edit: Editor) -> bool:
     """Case 7."""
+    for side in (0, 1):
+        data, constant = node.inputs[1 - side], array_of(node.inputs[side])
+        if data is None or constant is None or shape(data) is None or shape(data) != shape(node.outputs[0]):
+            continue
+        if bool((constant == (node.op_type == "And")).all()):
+            return edit.replace(node.outputs[0], data)
+    return False
+
+
+def drop_sign(node: ir.Node, edit: Editor) -> bool:
+    """Case 8."""
     data = node.inputs[0]
     source = producer(data, "Relu", "Sigmoid", "Softmax", "Abs", "Exp", "HardSigmoid", "Clip")
     if data is None or source is None:
@@ -124,6 +136,7 @@ RULES = {
     "Pad": [drop_pad],
     "Resize": [drop_resize],
     **{name: [drop_neutral] for name in ("Add", "Sub", "Mul", "Div", "Pow")},
+    **{name: [drop_truth] for name in ("And", "Or")},
     "Relu": [drop_sign],
     "Abs": [drop_sign],
 }

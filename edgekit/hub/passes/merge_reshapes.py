@@ -12,6 +12,8 @@
        y = Unsqueeze(f(Squeeze(x))) with the shape of x  →  y = f(x)      (a Keras Conv1D is Unsqueeze → Conv → Squeeze)
 9. Reshape that merges leading axes → Transpose of the others → Reshape that splits them again  →  Transpose
        [b, h, s, d] → [b·h, s, d] → [b·h, d, s] → [b, h, d, s]              (torch's attention, transposing the keys)
+10. Reshape that merges leading axes → dense layers → Reshape that splits them again  →  dense layers
+       [b, s, c] → [b·s, c] → Gemm → Gelu → Gemm → [b·s, d] → [b, s, d]  →  MatMul → Add → Gelu → MatMul → Add
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.hub import dims
-from edgekit.hub.edit import Editor, integers, producer, shape, sole_consumer
+from edgekit.hub.edit import Editor, integers, is_constant, producer, shape, sole_consumer
 
 _RESHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _UNARY = (
@@ -155,6 +157,46 @@ def transpose_in_place(node: ir.Node, edit: Editor) -> bool:
     return edit.replace(node.outputs[0], edit.op("Transpose", [first.inputs[0]], {"perm": whole}, before=node))
 
 
+def unfold_rows(node: ir.Node, edit: Editor) -> bool:
+    """Case 10: `node` is the last Reshape."""
+    result, chain, value = shape(node.outputs[0]), list[ir.Node](), node.inputs[0]
+    if result is None or len(result) < 3 or value is None:
+        return False
+    reader = node
+    while (layer := producer(value, *_UNARY, "Gemm", "MatMul")) is not None and _is_by_row(layer):
+        if value is None or sole_consumer(value) is not reader:
+            return False
+        chain.append(layer)
+        reader, value = layer, layer.inputs[0]
+    first = producer(value, "Reshape")
+    source = shape(first.inputs[0]) if first is not None else None
+    if not chain or first is None or source is None or source[:-1] != result[:-1] or source[-1:] != (shape(value) or ())[-1:]:
+        return False
+    moved = first.inputs[0]
+    for layer in reversed(chain):
+        if layer.op_type != "Gemm":
+            moved = edit.op(layer.op_type, [moved, *layer.inputs[1:]], dict(layer.attributes), before=node)
+            continue
+        weight, bias = layer.inputs[1], layer.inputs[2] if len(layer.inputs) > 2 else None
+        if layer.attributes.get_int("transB", 0):
+            weight = edit.op("Transpose", [weight], {"perm": [1, 0]}, before=node)
+        moved = edit.op("MatMul", [moved, weight], before=node)
+        if bias is not None:
+            moved = edit.op("Add", [moved, bias], before=node)
+    return moved is not None and edit.replace(node.outputs[0], moved)
+
+
+def _is_by_row(node: ir.Node) -> bool:
+    """An elementwise operator, or a product of each row with a constant matrix."""
+    if node.op_type not in ("Gemm", "MatMul"):
+        return True
+    if not is_constant(node.inputs[1]) or len(shape(node.inputs[1]) or ()) != 2 or len(shape(node.inputs[0]) or ()) != 2:
+        return False
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    plain = all(node.attributes.get_float(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+    return plain and not node.attributes.get_int("transA", 0) and (bias is None or len(shape(bias) or (1, 1)) < 2)
+
+
 def _target(result: tuple[int | str, ...], source: tuple[int | str, ...] | None) -> list[int] | None:
     """The constant that reshapes to `result`: symbols at their old place are copied (0), one may be -1."""
     target = [
@@ -173,7 +215,7 @@ def _permutation(node: ir.Node, rank: int) -> list[int]:
 
 
 RULES = {
-    "Reshape": [transpose_in_place, settle_reshape, cancel_around, lift_over_pad],
+    "Reshape": [transpose_in_place, unfold_rows, settle_reshape, cancel_around, lift_over_pad],
     "Flatten": [settle_reshape],
     "Squeeze": [merge_squeezes, cancel_around],
     "Unsqueeze": [merge_squeezes, cancel_around, lift_over_pad],

@@ -1,0 +1,111 @@
+"""What attention is exported with, and does not need.
+
+1. MatMul(Mul(q, c), Mul(k, d))     →  MatMul(Mul(q, c·d), k)          c, d numbers; a Transpose may stand after either Mul
+       (torch scales both by the fourth root; the keys are many, above all those of a cache)
+2. MatMul(q, Reshape(Expand(k)))    →  Reshape(MatMul(Reshape(q), k))  keys and values that heads share are not copied
+       [b, g·r, m, d] · repeated [b, g, d, n]  →  [b, g, r·m, d] · [b, g, d, n], the rows of r heads in one product
+3. Mul(Concat(Neg(a), b), c)        →  Mul(Concat(a, b), c')           c constant: its signs change where a goes
+       (rotary embeddings)
+
+The values in between must have no other reader, but for the repeated one of case 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgekit.hub.edit import Editor, array, is_float, producer, scalar, shape, sole_consumer, static_shape
+
+SWAPPED = (0, 1, 3, 2)
+
+
+def scale_one_operand(node: ir.Node, edit: Editor) -> bool:
+    """Case 1."""
+    found = [_scaled(node.inputs[index], node) for index in (0, 1)]
+    if None in found:
+        return False
+    (query, c), (keys, d) = found  # type: ignore[misc]
+    data = _factor_of(query)[1]
+    assert node.graph is not None
+    factor = edit.constant(np.asarray(c * d, data.dtype.numpy()), f"{query.outputs[0].name}_scale", node.graph)
+    edit.replace(query.outputs[0], edit.op("Mul", [data, factor], before=query))
+    return edit.replace(keys.outputs[0], _factor_of(keys)[1])
+
+
+def _scaled(value: ir.Value | None, reader: ir.Node) -> tuple[ir.Node, float] | None:
+    """The Mul by a number that makes `value`, where `reader` alone has it."""
+    if value is None or not is_float(value) or sole_consumer(value) is not reader:
+        return None
+    transpose = producer(value, "Transpose")
+    if transpose is not None:
+        return _scaled(transpose.inputs[0], transpose)
+    node = producer(value, "Mul")
+    if node is None:
+        return None
+    factor, data = _factor_of(node)
+    return None if factor is None or shape(data) != shape(value) else (node, factor)
+
+
+def _factor_of(node: ir.Node) -> tuple[float | None, ir.Value]:
+    left, right = node.inputs
+    assert left is not None
+    assert right is not None
+    return (scalar(right), left) if scalar(right) is not None else (scalar(left), right)
+
+
+def share_keys(node: ir.Node, edit: Editor) -> bool:
+    """Case 2."""
+    query, repeated = node.inputs
+    swapped = producer(repeated, "Transpose")
+    if swapped is not None:
+        if tuple(swapped.attributes.get_ints("perm") or ()) != SWAPPED:
+            return False
+        repeated = swapped.inputs[0]
+    merged = producer(repeated, "Reshape")
+    expand = producer(merged.inputs[0], "Expand") if merged is not None else None
+    if expand is None or node.graph is None:
+        return False
+    few, many = static_shape(expand.inputs[0]), static_shape(expand.outputs[0])
+    rows, result, flat = static_shape(query), static_shape(node.outputs[0]), static_shape(repeated)
+    if few is None or many is None or rows is None or result is None or flat is None or len(many) != 5 or len(rows) != 4:
+        return False
+    batch, groups, repeats, *matrix = many
+    if few != (batch, groups, 1, *matrix) or flat != (batch, groups * repeats, *matrix) or rows[:2] != flat[:2]:
+        return False
+
+    def reshaped(value: ir.Value | None, wanted: tuple[int, ...]) -> ir.Value:
+        assert node.graph is not None
+        target = edit.constant(np.array(wanted, np.int64), f"{node.outputs[0].name}_shape", node.graph)
+        return edit.op("Reshape", [value, target], before=node)
+
+    keys = reshaped(expand.inputs[0], (batch, groups, *matrix))
+    if swapped is not None:
+        keys = edit.op("Transpose", [keys], {"perm": list(SWAPPED)}, before=node)
+    product = edit.op("MatMul", [reshaped(query, (batch, groups, repeats * rows[2], rows[3])), keys], before=node)
+    return edit.replace(node.outputs[0], reshaped(product, result))
+
+
+def sign_into_constant(node: ir.Node, edit: Editor) -> bool:
+    """Case 3."""
+    for index in (0, 1):
+        joined, constant = producer(node.inputs[index], "Concat"), array(node.inputs[1 - index])
+        if joined is None or constant is None or constant.dtype.kind != "f" or sole_consumer(joined.outputs[0]) is not node:
+            continue
+        negatives = [producer(value, "Neg") for value in joined.inputs]
+        sizes, result = [static_shape(value) for value in joined.inputs], shape(joined.outputs[0])
+        if not any(negatives) or None in sizes or result is None or shape(node.outputs[0]) != result:
+            continue
+        axis = joined.attributes["axis"].as_int() % len(result)
+        lengths = [size[axis] for size in sizes if size is not None]
+        signs = np.concatenate([np.full(length, -1 if n else 1) for length, n in zip(lengths, negatives, strict=True)])
+        signs = signs.reshape([-1 if place == axis else 1 for place in range(len(result))])
+        assert node.graph is not None
+        signed = edit.constant((constant * signs).astype(constant.dtype), f"{node.outputs[0].name}_signed", node.graph)
+        parts = [n.inputs[0] if n is not None else value for value, n in zip(joined.inputs, negatives, strict=True)]
+        concat = edit.op("Concat", parts, {"axis": axis}, before=node)
+        return edit.replace(node.outputs[0], edit.op("Mul", [concat, signed], before=node))
+    return False
+
+
+RULES = {"MatMul": [scale_one_operand, share_keys], "Mul": [sign_into_constant]}
