@@ -1,6 +1,6 @@
 """The ONNX → LiteRT compiler.
 
-    split projections → fold norms → decompose → assign layouts → lower → peephole → write
+    fold norms → split projections → decompose → assign layouts → lower → peephole → write
 
 `compile` takes any ONNX model; `compile_hub` takes the hub graph (edgekit.hub.prepare) and also says how the artifact's inputs
 and outputs relate to the model's.
@@ -104,9 +104,9 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     expand(model, has_lowering)
     notes += carry_floats(model)
     simplify_safe_softmax(model)
+    fold_norms(model)
     split_projections(model)
     project_heads(model)
-    fold_norms(model)
     decompose(model)
     reshape_quantized_constants(model)
     held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)

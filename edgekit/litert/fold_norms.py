@@ -3,9 +3,12 @@
 Before:  LayerNormalization(x, scale, bias) → MatMul(W)
 After:   LayerNormalization(x, 1) → MatMul(diag(scale) · W) → Add(bias · W)
 
+Before:  Mul(n, scale) → MatMul(W)                    (RMSNorm as torch spells it)
+After:   n → MatMul(diag(scale) · W)
+
 LiteRT has no LayerNormalization: it becomes nine operators, two of which (times scale, plus bias) are then never made. Applies to
-LayerNormalization and RMSNormalization over the last axis whose scale and bias are constant and whose result is only taken by
-MatMuls with a constant matrix, as in transformers that normalize before attention.
+LayerNormalization and RMSNormalization over the last axis, and to Mul, whose scale and bias are constant and whose result is only
+taken by MatMuls with a constant matrix, as in transformers that normalize before attention.
 """
 
 from __future__ import annotations
@@ -20,35 +23,59 @@ from edgekit.litert.decompose import Builder
 def fold_norms(model: ir.Model) -> None:
     """Apply it wherever it fits, in place."""
     for node in list(model.graph):
-        if node.op_type in ("LayerNormalization", "RMSNormalization") and node.domain in ("", "ai.onnx"):
-            _fold(node)
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type in ("LayerNormalization", "RMSNormalization"):
+            _fold_norm(node)
+        elif node.op_type == "Mul":
+            _fold_scale(node)
 
 
-def _fold(node: ir.Node) -> None:
+def _fold_norm(node: ir.Node) -> None:
     result = node.outputs[0]
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
     scale = constant(node.inputs[1])
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     bias = constant(node.inputs[2]) if has_bias else None
-    takers = [user for user, place in result.uses() if place == 0 and _has_constant_matrix(user)]
     if scale is None or scale.ndim != 1 or (has_bias and bias is None) or axis % rank(result) != rank(result) - 1:
-        return
-    if not takers or len(takers) != len(result.uses()) or result.is_graph_output():
         return
     if (scale == 1).all() and (bias is None or (bias == 0).all()):
         return
+    if _fold(result, scale, bias):
+        node.replace_input_with(1, Builder(node).const(np.ones_like(scale)))
+        if has_bias:
+            node.replace_input_with(2, None)
+
+
+def _fold_scale(node: ir.Node) -> None:
+    for i in (0, 1):
+        scale, source = constant(node.inputs[i]), node.inputs[1 - i]
+        if scale is None or source is None or dims(source) != dims(node.outputs[0]):
+            continue
+        if (
+            scale.size == dims(source)[-1] == scale.shape[-1]
+            and scale.size > 1
+            and _fold(node.outputs[0], scale.reshape(-1), None)
+        ):
+            node.outputs[0].replace_all_uses_with(source)
+            assert isinstance(node.graph, ir.Graph)
+            node.graph.remove(node, safe=True)
+        return
+
+
+def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
+    """Let the matrices that take `result` include scale and bias, if nothing else takes it."""
+    takers = [user for user, place in result.uses() if place == 0 and _has_constant_matrix(user)]
+    if not takers or len(takers) != len(result.uses()) or result.is_graph_output():
+        return False
     for user in takers:
         weights = constant(user.inputs[1])
         assert weights is not None
-        b = Builder(user)
         wide = weights.astype(np.float64)
-        user.replace_input_with(1, b.const((scale.astype(np.float64)[:, None] * wide).astype(weights.dtype)))
+        user.replace_input_with(1, Builder(user).const((scale.astype(np.float64)[:, None] * wide).astype(weights.dtype)))
         if bias is not None:
             _add_row(user, (bias.astype(np.float64) @ wide).astype(weights.dtype))
-    b = Builder(node)
-    node.replace_input_with(1, b.const(np.ones_like(scale)))
-    if has_bias:
-        node.replace_input_with(2, None)
+    return True
 
 
 def _has_constant_matrix(node: ir.Node) -> bool:
@@ -57,19 +84,26 @@ def _has_constant_matrix(node: ir.Node) -> bool:
 
 
 def _add_row(node: ir.Node, row: np.ndarray) -> None:
-    """node(…) + row, under the name that node's result had."""
+    """node(…) + row: into the bias that is added already, else under the name that node's result had."""
     out = node.outputs[0]
     users = list(out.uses())
     assert isinstance(node.graph, ir.Graph)
+    if len(users) == 1 and users[0][0].op_type == "Add" and not out.is_graph_output():
+        add, place = users[0]
+        old = constant(add.inputs[1 - place])
+        if old is not None and old.size in (1, row.size) and old.shape[-1:] in ((), (1,), row.shape):
+            total = (old.reshape(-1).astype(np.float64) + row).astype(row.dtype)
+            add.replace_input_with(1 - place, Builder(add).const(total))
+            return
     name = out.name
     out.name = f"{name}/product"
     constant_row = Builder(node).const(row)
     add = ir.node("Add", [out, constant_row])
-    total = add.outputs[0]
-    total.name, total.dtype, total.shape = name, out.dtype, ir.Shape(dims(out))  # type: ignore[assignment]
+    total_value = add.outputs[0]
+    total_value.name, total_value.dtype, total_value.shape = name, out.dtype, ir.Shape(dims(out))  # type: ignore[assignment]
     node.graph.insert_after(node, add)
     for user, place in users:
-        user.replace_input_with(place, total)
+        user.replace_input_with(place, total_value)
     for i, value in enumerate(node.graph.outputs):
         if value is out:
-            node.graph.outputs[i] = total
+            node.graph.outputs[i] = total_value

@@ -106,6 +106,21 @@ def fuse_activation(work: Rewiring, op: Operator) -> bool:
     return True
 
 
+def reciprocal_of_root(work: Rewiring, op: Operator) -> bool:
+    """DIV(1, SQRT(x)), the middle of an RMSNorm, is RSQRT(x)."""
+    one, root = op.inputs[0], work.made_by(op.inputs[1]) if len(op.inputs) > 1 else None
+    if op.code != "DIV" or op.activation != "NONE" or one is None or one.data is None or op.inputs[1] is None:
+        return False
+    if root is None or root.code != "SQRT" or work.only_user(op.inputs[1]) is not op or one.dtype != np.float32:
+        return False
+    if op.inputs[1].shape != op.outputs[0].shape or not (one.data == 1).all():
+        return False
+    root.code, root.options = "RSQRT", {}
+    work.remove(op)
+    work.set_output(root, op.outputs[0])
+    return True
+
+
 def add_into_bias(work: Rewiring, op: Operator) -> bool:
     """conv → ADD or SUB of a constant per channel becomes conv with that bias, the ADD's activation included."""
     if op.code not in ("ADD", "SUB"):
@@ -267,6 +282,7 @@ def remove_dead(graph: Graph) -> None:
 
 RULES: tuple[Rule, ...] = (
     *reshape_rules.RULES,
+    reciprocal_of_root,
     add_into_bias,
     factor_into_weights_below,
     factor_into_weights_above,

@@ -40,7 +40,8 @@ def test_values_that_heads_share_are_not_copied() -> None:
 def test_heads_repeated_in_another_order_stay_copied() -> None:
     """Expanded in front of the groups, head 2 takes the keys of group 0 again."""
     after = same(
-        "g (float[1,6,7,4] q, float[1,2,4,5] k) => (y) <int64[1] one = {1}, int64[5] wide = {1,3,2,4,5}, int64[4] flat = {1,6,4,5}> "
+        "g (float[1,6,7,4] q, float[1,2,4,5] k) => (y) "
+        "<int64[1] one = {1}, int64[5] wide = {1,3,2,4,5}, int64[4] flat = {1,6,4,5}> "
         "{ u = Unsqueeze(k, one) e = Expand(u, wide) r = Reshape(e, flat) y = MatMul(q, r) }"
     )
     assert operators(after)["Expand"] == 1

@@ -244,3 +244,38 @@ def test_a_padding_that_several_convolutions_ask_for_is_made_once() -> None:
         w2=weights(4, 3, 3, 3),
     )
     check(proto, {"x": weights(1, 3, 8, 8)}, {"PAD": 1, "CONV_2D": 2, "ADD": 1})
+
+
+def test_rms_norm_before_projections_is_five_operators() -> None:
+    """1 / sqrt is one operator, and the scale is part of the weights that follow."""
+    proto = model(
+        """net (float[1,6,16] x) => (float[1,6,8] y, float[1,6,4] z) {
+            s = Mul(x, x)
+            m = ReduceMean(s, last)
+            e = Add(m, epsilon)
+            r = Sqrt(e)
+            i = Reciprocal(r)
+            n = Mul(x, i)
+            g = Mul(scale, n)
+            y = MatMul(g, w)
+            z = MatMul(g, v)
+        }""",
+        last=np.array([-1]), epsilon=np.float32(1e-5), scale=weights(16), w=weights(16, 8), v=weights(16, 4),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 6, 16)}, {"MUL": 2, "MEAN": 1, "ADD": 1, "RSQRT": 1, "FULLY_CONNECTED": 2})
+
+
+def test_the_scale_of_a_norm_goes_into_attention_heads() -> None:
+    """Weights that are read as heads take the scale like any other; the norm's bias joins theirs."""
+    proto = model(
+        """net (float[1,6,16] x) => (float[1,2,6,8] y) {
+            n = LayerNormalization(x, scale, bias)
+            p = MatMul(n, w)
+            q = Add(p, b)
+            r = Reshape(q, shape)
+            y = Transpose<perm=[0,2,1,3]>(r)
+        }""",
+        scale=weights(16), bias=weights(16), w=weights(16, 16), b=weights(16), shape=np.array([1, 6, 2, 8]),
+    )  # fmt: skip
+    norm = {"MEAN": 2, "SUB": 1, "MUL": 2, "ADD": 1, "RSQRT": 1}
+    check(proto, {"x": weights(1, 6, 16)}, {**norm, "ADD": 2, "RESHAPE": 1, "BATCH_MATMUL": 1})

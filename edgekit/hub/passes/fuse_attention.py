@@ -28,6 +28,7 @@ def scale_one_operand(node: ir.Node, edit: Editor) -> bool:
     (query, c), (keys, d) = found  # type: ignore[misc]
     data = _factor_of(query)[1]
     assert node.graph is not None
+    assert data.dtype is not None
     factor = edit.constant(np.asarray(c * d, data.dtype.numpy()), f"{query.outputs[0].name}_scale", node.graph)
     edit.replace(query.outputs[0], edit.op("Mul", [data, factor], before=query))
     return edit.replace(keys.outputs[0], _factor_of(keys)[1])
