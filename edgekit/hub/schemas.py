@@ -25,6 +25,26 @@ POSITIVE = frozenset("block_size blocksize dilations group hidden_size kernel_sh
 UNLIMITED = frozenset("ends sample_size seed start end starts value_int value_ints".split())
 """Integers that are not sizes or axes, or may stand for "to the end"."""
 LIMIT = 1 << 31
+CHOICES = {
+    ("", "auto_pad"): "NOTSET SAME_UPPER SAME_LOWER VALID",
+    ("", "coordinate_transformation_mode"): "half_pixel half_pixel_symmetric pytorch_half_pixel align_corners asymmetric "
+    "tf_half_pixel_for_nn tf_crop_and_resize output_half_pixel",
+    ("", "keep_aspect_ratio_policy"): "stretch not_larger not_smaller",
+    ("", "nearest_mode"): "round_prefer_floor round_prefer_ceil floor ceil",
+    ("", "padding_mode"): "zeros border reflection",
+    ("", "reduction"): "none add mul max min mean sum",
+    ("BitShift", "direction"): "LEFT RIGHT",
+    ("DepthToSpace", "mode"): "DCR CRD",
+    ("GRU", "direction"): "forward reverse bidirectional",
+    ("GridSample", "mode"): "linear nearest cubic bilinear bicubic",
+    ("LSTM", "direction"): "forward reverse bidirectional",
+    ("Pad", "mode"): "constant reflect edge wrap",
+    ("RNN", "direction"): "forward reverse bidirectional",
+    ("Resize", "mode"): "nearest linear cubic",
+    ("RoiAlign", "mode"): "avg max",
+    ("Upsample", "mode"): "nearest linear",
+}
+"""The words that an attribute may be; those of RoiAlign's and Resize's coordinates are together."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +103,16 @@ def check_form(node: ir.Node, version: int) -> None:
 
 
 def _check_attribute(node: ir.Node, name: str, value: Any) -> None:
-    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
     if name in FLAGS and value not in (0, 1):
         raise does_not_fit(node, f"its attribute {name!r} is {value}, which must be 0 or 1")
     if name in POSITIVE and not all(number > 0 for number in numbers):
         raise does_not_fit(node, f"its attribute {name!r} is {value}, which must be positive")
     if name not in UNLIMITED and any(isinstance(number, int) and not -LIMIT <= number < LIMIT for number in numbers):
         raise does_not_fit(node, f"its attribute {name!r} is {value}, beyond what a size or an axis can be")
+    words = CHOICES.get((node.op_type, name), CHOICES.get(("", name)))
+    if isinstance(value, bytes) or (words is not None and value not in words.split()):
+        raise does_not_fit(node, f"its attribute {name!r} is {value!r}, not one of: {words or 'what is UTF-8'}")
     if name == "softcap" and not value >= 0:
         raise does_not_fit(node, f"its attribute 'softcap' is {value}, which must not be negative")
     if name in ("to", "dtype") and not 0 < value < len(ir.DataType):

@@ -6,6 +6,7 @@ that layout assignment chose, attributes, and `emit`. It states first what it ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -149,6 +150,11 @@ class Node:
         shape = tuple(shape)
         if tensor.shape == shape and out is None:
             return tensor
+        sizes = [math.prod(s) for s in (tensor.shape, shape) if all(isinstance(d, int) for d in s)]  # type: ignore[type-var]
+        if len(set(sizes)) > 1:
+            raise self.refuse(
+                f"{tensor.name!r} has the shape {tensor.shape} where {shape} fits", "check the shapes that the model declares"
+            )
         if tensor.data is not None and out is None:
             return self.const(tensor.data.reshape([int(d) for d in shape]), hint=hint)
         if sum(not isinstance(d, int) for d in shape) > 1:
