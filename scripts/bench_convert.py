@@ -80,7 +80,10 @@ def main() -> None:
     for peer in PEERS:
         pythons[peer] = getattr(options, f"{peer.replace('-', '_')}_python") or _environment(peer) / "bin" / "python"
     chosen = [network for network in NETWORKS if not options.only or network.name in options.only]
-    conversions = [conversion for network in chosen for conversion in measure(network, pythons, options.rounds)]
+    conversions: list[Conversion] = []
+    for network in chosen:
+        print(f"{network.name} …", file=sys.stderr, flush=True)
+        conversions += measure(network, pythons, options.rounds)
     document = "\n".join(_document(conversions, options.rounds))
     print(document)
     if options.json:
