@@ -68,6 +68,7 @@ def _patterns() -> Rules:
         lower_einsum,
         merge_bounds,
         merge_reshapes,
+        merge_slices,
         simplify_constants,
     )
     from edgekit.hub.passes.propagate import FOLD_RULES
@@ -83,6 +84,7 @@ def _patterns() -> Rules:
         fuse_attention.RULES,
         lower_einsum.RULES,
         merge_reshapes.RULES,
+        merge_slices.RULES,
         simplify_constants.RULES,
     )
 

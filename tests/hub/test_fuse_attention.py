@@ -60,6 +60,22 @@ def test_a_sign_beside_a_scalar_becomes_a_row() -> None:
     assert operators(after) == {"Concat": 1, "Mul": 1}
 
 
+def test_the_scale_of_rotated_queries_goes_into_sines_and_cosines() -> None:
+    after = same(
+        "g (float[2,4] a, float[2,4] b) => (y) <float[4] c = {1,2,3,4}, float[2,1] d = {5,6}, float s = {0.5}> "
+        "{ m = Mul(a, c) n = Mul(d, b) t = Add(m, n) y = Mul(t, s) }"
+    )
+    assert operators(after) == {"Mul": 2, "Add": 1}
+
+
+def test_the_scale_of_the_keys_is_not_left_behind() -> None:
+    after = same(
+        "g (float[1,3,4] a, float[1,3,4] b, float[1,4,5] k) => (y) <float[4] c = {1,2,3,4}, float[3,1] d = {5,6,7}, float s = {0.5}> "
+        "{ m = Mul(a, c) n = Mul(d, b) t = Add(m, n) q = Mul(t, s) l = Mul(k, s) y = MatMul(q, l) }"
+    )
+    assert operators(after) == {"Mul": 2, "Add": 1, "MatMul": 1}
+
+
 DENSE = "float[4,6] w = {1,2,3,4,5,6,6,5,4,3,2,1,1,0,1,0,1,0,2,2,2,3,3,3}, float[6] b = {1,2,3,4,5,6}"
 
 

@@ -6,6 +6,8 @@
        [b, g·r, m, d] · repeated [b, g, d, n]  →  [b, g, r·m, d] · [b, g, d, n], the rows of r heads in one product
 3. Mul(Concat(Neg(a), b), c)        →  Mul(Concat(a, b), c')           c constant: its signs change where a goes
        (rotary embeddings)
+4. Mul(Add(Mul(a, c), Mul(b, d)), s)  →  Add(Mul(a, c·s), Mul(b, d·s))  c, d constants, s a number
+       (rotary embeddings of scaled queries)
 
 The values in between must have no other reader, but for the repeated one of case 2.
 """
@@ -109,4 +111,30 @@ def sign_into_constant(node: ir.Node, edit: Editor) -> bool:
     return False
 
 
-RULES = {"MatMul": [scale_one_operand, share_keys], "Mul": [sign_into_constant]}
+def scale_into_constants(node: ir.Node, edit: Editor) -> bool:
+    """Case 4: `node` is the last Mul. It waits for case 1, which brings it the other operand's number."""
+    reader = sole_consumer(node.outputs[0])
+    if reader is not None and reader.op_type == "MatMul" and all(_scaled(value, reader) for value in reader.inputs):
+        return False
+    factor, total = _factor_of(node)
+    add = producer(total, "Add")
+    if factor is None or add is None or node.graph is None or sole_consumer(total) is not node or not is_float(total):
+        return False
+    terms = []
+    for value in add.inputs:
+        product = producer(value, "Mul")
+        if value is None or product is None or sole_consumer(value) is not add:
+            return False
+        places = [index for index in (0, 1) if array(product.inputs[index]) is not None]
+        if len(places) != 1:
+            return False
+        terms.append((product.inputs[1 - places[0]], array(product.inputs[places[0]])))
+    name, scaled = node.outputs[0].name, []
+    for data, constant in terms:
+        assert constant is not None
+        times = (constant.astype(np.float64) * factor).astype(constant.dtype)
+        scaled.append(edit.op("Mul", [data, edit.constant(times, f"{name}_scaled", node.graph)], before=node))
+    return edit.replace(node.outputs[0], edit.op("Add", scaled, before=node))
+
+
+RULES = {"MatMul": [scale_one_operand, share_keys], "Mul": [sign_into_constant, scale_into_constants]}
