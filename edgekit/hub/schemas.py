@@ -17,8 +17,9 @@ from edgekit.hub import OPSET
 from edgekit.hub.facts import does_not_fit
 
 FLAGS = frozenset(
-    "allowzero antialias ceil_mode center_point_box count_include_pad exclusive is_causal keepdims largest linear_before_reset "
-    "noop_with_empty_axes reverse select_last_index sorted training_mode transA transB".split()
+    "align_corners allowzero antialias ceil_mode center_point_box count_include_pad detect_negative detect_positive exclusive "
+    "fmod input_forget interleaved inverse is_causal keepdims largest layout linear_before_reset noop_with_empty_axes "
+    "onesided periodic reverse select_last_index sorted training_mode transA transB upper".split()
 )
 """Integers that mean yes or no; runtimes disagree on what another number means."""
 POSITIVE = frozenset("block_size blocksize dilations group hidden_size kernel_shape num_outputs strides".split())

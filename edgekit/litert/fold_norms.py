@@ -53,8 +53,8 @@ def _fold_scale(node: ir.Node) -> None:
         if scale is None or source is None or dims(source) != dims(node.outputs[0]):
             continue
         if (
-            scale.size == dims(source)[-1] == scale.shape[-1]
-            and scale.size > 1
+            scale.size > 1
+            and scale.size == dims(source)[-1] == scale.shape[-1]
             and _fold(node.outputs[0], scale.reshape(-1), None)
         ):
             node.outputs[0].replace_all_uses_with(source)
