@@ -156,3 +156,9 @@ def test_einsum(equation: str) -> None:
 
 def test_an_einsum_with_a_diagonal_stays() -> None:
     assert operators(hub('g (float[3,3] a) => (float[3] y) { y = Einsum<equation="ii->i">(a) }')) == {"Einsum": 1}
+
+
+@pytest.mark.parametrize(("pool", "reduction"), [("AveragePool", "ReduceMean"), ("MaxPool", "ReduceMax")])
+def test_a_pool_of_the_whole_map_is_a_reduction(pool: str, reduction: str) -> None:
+    assert operators(same(f"g (float[2,3,4,5] x) => (y) {{ y = {pool}<kernel_shape=[4,5]>(x) }}")) == {reduction: 1}
+    assert operators(same(f"g (float[2,3,4,5] x) => (y) {{ y = {pool}<kernel_shape=[4,4]>(x) }}")) == {pool: 1}

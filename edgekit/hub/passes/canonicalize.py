@@ -1,7 +1,8 @@
 """One spelling for what ONNX can say in several ways.
 
  1. CastLike                          →  Cast
- 2. GlobalAveragePool, GlobalMaxPool  →  ReduceMean, ReduceMax over the spatial axes, keepdims=1
+ 2. GlobalAveragePool, GlobalMaxPool, and AveragePool, MaxPool of the whole map  →  ReduceMean, ReduceMax over the spatial axes,
+    keepdims=1
  3. Sum of n                          →  Add, Add, …
  4. x - c                             →  x + (-c)                      floating point, c constant
  5. x / c                             →  x * (1/c)                     c constant and a power of two, where that is exact
@@ -39,8 +40,19 @@ def lower_global_pool(node: ir.Node, edit: Editor) -> bool:
     if rank < 3 or node.graph is None:
         return False
     axes = edit.constant(np.arange(2, rank), f"{node.outputs[0].name}_axes", node.graph)
-    reduction = "ReduceMean" if node.op_type == "GlobalAveragePool" else "ReduceMax"
+    reduction = "ReduceMean" if "Average" in node.op_type else "ReduceMax"
     return edit.replace(node.outputs[0], edit.op(reduction, [data, axes], {"keepdims": 1}, before=node))
+
+
+def lower_whole_pool(node: ir.Node, edit: Editor) -> bool:
+    """Case 2 for a window as large as the map, not padded."""
+    data, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    kernel = node.attributes.get_ints("kernel_shape")
+    if data is None or result is None or kernel is None or tuple(kernel) != data[2:] or len(node.outputs) > 1:
+        return False
+    if any(size != 1 for size in result[2:]) or any(node.attributes.get_ints("pads") or ()) or "auto_pad" in node.attributes:
+        return False
+    return lower_global_pool(node, edit)
 
 
 def split_sum(node: ir.Node, edit: Editor) -> bool:
@@ -197,7 +209,8 @@ RULES = {
     "CastLike": [lower_cast_like],
     "GlobalAveragePool": [lower_global_pool],
     "GlobalMaxPool": [lower_global_pool],
-    **{name: [spell_out_window] for name in ("Conv", "ConvTranspose", "MaxPool", "AveragePool")},
+    **{name: [spell_out_window] for name in ("Conv", "ConvTranspose")},
+    **{name: [spell_out_window, lower_whole_pool] for name in ("MaxPool", "AveragePool")},
     **{name: [shrink_operands] for name in BROADCASTING},
     "Sum": [split_sum],
     "Add": [shrink_operands, add_negative],
