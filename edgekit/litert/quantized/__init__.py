@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
 from edgekit.litert.peephole import remove_dead
-from edgekit.litert.quantized.arithmetic import ARITHMETIC
-from edgekit.litert.quantized.integers import Integers, StaysFloat
+from edgekit.litert.quantized.arithmetic import ARITHMETIC, fuse_clamps
+from edgekit.litert.quantized.integers import Ends, Integers, StaysFloat
 from edgekit.litert.quantized.moves import MOVES, data_places, move
 
 __all__ = ["to_integers"]
@@ -32,8 +32,8 @@ def to_integers(graph: Graph) -> list[str]:
 
 
 def _convert(graph: Graph) -> list[str]:
-    walk = Integers(graph, *_wanted(graph))
-    notes: list[str] = []
+    walk = Integers(graph, _ends(graph))
+    kept: dict[tuple[str, str], list[str]] = {}
     for op in graph.operators:
         op.inputs = [walk.resolve(t) for t in op.inputs]
         if op.code == "QUANTIZE":
@@ -41,11 +41,17 @@ def _convert(graph: Graph) -> list[str]:
         elif op.code == "DEQUANTIZE" and op.inputs[0] is not None and op.inputs[0].dtype == "int8":
             walk.hold(op.outputs[0], op.inputs[0])
         else:
-            _convert_operator(walk, op, notes)
+            _convert_operator(walk, op, kept)
     graph.operators = walk.finish()
     remove_dead(graph)
+    fuse_clamps(graph)
     walk.name_after_floats()
-    return notes + walk.notes
+    return [_note(code, reason, names) for (code, reason), names in kept.items()] + walk.notes
+
+
+def _note(code: str, reason: str, names: list[str]) -> str:
+    made = f"{names[0]!r} stays" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1} others stay"
+    return f"{code} that makes {made} in float: {reason}"
 
 
 def _name_grids(graph: Graph) -> None:
@@ -62,7 +68,7 @@ def _name_grids(graph: Graph) -> None:
                     tensor.quantization = grid
 
 
-def _convert_operator(walk: Integers, op: Operator, notes: list[str]) -> None:
+def _convert_operator(walk: Integers, op: Operator, kept: dict[tuple[str, str], list[str]]) -> None:
     rule = move if op.code in MOVES else ARITHMETIC.get(op.code)
     touched = any(walk.is_held(t) for t in op.inputs) or any(walk.grid_of_result(out) is not None for out in op.outputs)
     if not touched and not any(t is not None and t.data is not None and t.quantization is not None for t in op.inputs):
@@ -75,32 +81,33 @@ def _convert_operator(walk: Integers, op: Operator, notes: list[str]) -> None:
     except StaysFloat as reason:
         walk.keep(op)
         if op.code not in MOVES:
-            notes.append(f"{op.code} that makes {op.outputs[0].name!r} stays in float: {reason}")
+            kept.setdefault((op.code, str(reason)), []).append(op.outputs[0].name)
 
 
-def _wanted(graph: Graph) -> tuple[dict[Tensor, Quantization], dict[Tensor, Tensor]]:
-    """Float tensors that nobody but a QUANTIZE sees, also behind moves: the grid that it asks for, and its result.
-
-    Choosing among numbers, or moving them, gives the same whether they are rounded before or after.
-    """
+def _ends(graph: Graph) -> Ends:
+    """Choosing among numbers, or moving them, gives the same before and after rounding: such operators are looked through."""
     users = graph.consumers()
     outputs = set(graph.outputs)
-    grids: dict[Tensor, Quantization] = {}
-    results: dict[Tensor, Tensor] = {}
+    ends = Ends({}, {}, set())
 
-    def want(tensor: Tensor | None, grid: Quantization) -> None:
+    def want(tensor: Tensor | None, grid: Quantization, is_last: bool) -> None:
         if tensor is None or tensor.data is not None or tensor.dtype != "float32" or tensor in graph.inputs:
             return
         if len(users[tensor]) == 1 and tensor not in outputs:
-            grids[tensor] = grid
+            ends.grids[tensor] = grid
+            ends.last.update([tensor] if is_last else [])
+
+    def is_given_out(tensor: Tensor) -> bool:
+        readers = users.get(tensor, [])
+        return tensor in outputs or all(op.code in ("DEQUANTIZE", *MOVES) and is_given_out(op.outputs[0]) for op in readers)
 
     for op in reversed(graph.operators):
         out = op.outputs[0]
         if op.code == "QUANTIZE" and out.dtype == "int8" and out.quantization is not None:
-            want(op.inputs[0], out.quantization)
-            if op.inputs[0] in grids:
-                results[op.inputs[0]] = out
-        elif op.code in MOVES and op.activation == "NONE" and len(op.outputs) == 1 and out in grids:
+            want(op.inputs[0], out.quantization, is_given_out(out))
+            if op.inputs[0] in ends.grids:
+                ends.results[op.inputs[0]] = out
+        elif op.code in MOVES and op.activation == "NONE" and len(op.outputs) == 1 and out in ends.grids:
             for place in data_places(op):
-                want(op.inputs[place], grids[out])
-    return grids, results
+                want(op.inputs[place], ends.grids[out], out in ends.last)
+    return ends

@@ -2,6 +2,9 @@
 
 Each rule takes an operator and the walk, and writes the integer form or raises StaysFloat. The constraints are those of
 tensorflow/lite/kernels and of LiteRT's quantization specification (ai.google.dev/edge/litert/models/quantization_spec).
+
+Where XNNPACK has no int8 kernel, the builtin one is several times slower than DEQUANTIZE, XNNPACK's float kernel and QUANTIZE,
+and those compute what ONNX says to the last step: such operators stay in float, unless they end the network.
 """
 
 from __future__ import annotations
@@ -10,14 +13,24 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgekit.litert.graph import Operator, Quantization, Tensor
-from edgekit.litert.quantized.grid import exact_integers
+from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
+from edgekit.litert.quantized.grid import exact_integers, within
 from edgekit.litert.quantized.integers import Integers, StaysFloat
+from edgekit.litert.rewiring import Rewiring
+
+Rule = Callable[[Operator, Integers], None]
 
 FIXED_RESULTS = {"LOGISTIC": (1 / 256, -128), "LOG_SOFTMAX": (16 / 256, 127), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
 """Scale and zero point of the results of kernels that give nothing else."""
 CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 """The axis of the weights that may have a scale per place."""
+CLAMPS = {"RELU": (0, np.inf), "RELU6": (0, 6), "RELU_0_TO_1": (0, 1), "RELU_N1_TO_1": (-1, 1)}
+INTEGER_CLAMPS = ("RELU", "RELU6")
+"""Those that have an int8 kernel, under the name of the activation that they are."""
+CLAMPING = frozenset("ADD AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED MAX_POOL_2D MUL SUB TRANSPOSE_CONV".split())
+"""Operators whose int8 kernels take a fused activation."""
+LARGEST_WINDOW = 25
+"""Elements of a pooling that a depthwise convolution does as fast."""
 FINER = 1.02
 """How much coarser than the wanted grid an intermediate one may be, for the result to be off by at most one step."""
 
@@ -127,22 +140,66 @@ def _same_grid(op: Operator, walk: Integers) -> None:
     walk.emit(op.code, [x, *op.inputs[1:]], [walk.result(op.outputs[0], own)], op.options)
 
 
+def _builtin_only(rule: Rule) -> Rule:
+    """For kernels that XNNPACK does not have."""
+
+    def checked(op: Operator, walk: Integers) -> None:
+        if not walk.is_last(op.outputs[0]):
+            walk.wanted(op)
+            raise StaysFloat("XNNPACK has no int8 kernel for it, and its float kernel is faster than the builtin int8 one")
+        rule(op, walk)
+
+    return checked
+
+
+def _clamp(op: Operator, walk: Integers) -> None:
+    """Nothing is left of a bound that the result's integers cannot exceed: a QUANTIZE saturates there by itself."""
+    grid, source = walk.wanted(op), op.inputs[0]
+    x = walk.integers(source)
+    if within(grid, *CLAMPS[op.code]) and source is not None:
+        walk.hold(op.outputs[0], walk.requantized(source, grid))
+    elif op.code in INTEGER_CLAMPS and grid.same_as(x.quantization):
+        _first_operand(op, walk)  # which `fuse_clamps` may make a part of the operator before
+    elif op.code in INTEGER_CLAMPS:
+        _builtin_only(_first_operand)(op, walk)
+    else:
+        raise StaysFloat("LiteRT has no int8 kernel for it")
+
+
+def fuse_clamps(graph: Graph) -> None:
+    """CONV_2D → RELU on one grid becomes CONV_2D with a fused RELU, in place: the same integers are left out."""
+    work = Rewiring(graph)
+    for op in graph.operators:
+        source, result = op.inputs[0] if op.inputs else None, op.outputs[0]
+        maker = work.made_by(source)
+        if op.code not in INTEGER_CLAMPS or source is None or source.dtype != np.int8 or maker is None:
+            continue
+        alone = work.only_user(source) is op and maker.code in CLAMPING and maker.activation == "NONE"
+        if alone and source.quantization is not None and source.quantization.same_as(result.quantization):
+            maker.options["fusedActivationFunction"] = op.code
+            work.remove(op)
+            work.set_output(maker, result)
+    graph.operators = [op for op in graph.operators if id(op) in work.alive]
+
+
 def _average_pool(op: Operator, walk: Integers) -> None:
-    """AVERAGE_POOL_2D keeps the scale. Where a finer one is wanted, a depthwise convolution with ones averages."""
+    """XNNPACK has no int8 AVERAGE_POOL_2D; over the whole map it is MEAN, otherwise a depthwise convolution with ones."""
     grid, x = walk.wanted(op), walk.integers(op.inputs[0])
-    assert x.quantization is not None
-    if float(x.quantization.scale[0]) <= FINER * float(grid.scale[0]):
-        _same_grid(op, walk)
+    height, width, channels = op.options["filterHeight"], op.options["filterWidth"], x.shape[-1]
+    if op.options["padding"] == "VALID" and x.shape[1:3] == (height, width) and op.activation == "NONE":
+        axes = np.array([1, 2], np.int32)
+        over = Tensor(f"{op.outputs[0].name}/axes", axes.shape, axes.dtype, axes)
+        walk.emit("MEAN", [x, over], [walk.result(op.outputs[0], grid)], {"keepDims": True})
         return
-    channels = x.shape[-1]
-    if op.options["padding"] != "VALID" or not isinstance(channels, int):
-        raise StaysFloat("its result has a finer scale than its input, and its padding is not counted")
-    height, width = op.options["filterHeight"], op.options["filterWidth"]
+    if op.options["padding"] != "VALID" or height * width > LARGEST_WINDOW or not isinstance(channels, int):
+        _builtin_only(_same_grid)(op, walk)
+        return
     ones = np.ones((1, height, width, channels), np.int8)
     share = Quantization(np.full(1, 1 / (height * width), np.float32), np.zeros(1, np.int64), 3)
     name = op.outputs[0].name
     weights = Tensor(f"{name}/ones", ones.shape, ones.dtype, ones, share)
     zeros = Tensor(f"{name}/bias", (channels,), np.dtype(np.float32), np.zeros(channels, np.float32))
+    assert x.quantization is not None
     bias = _bias(zeros, x.quantization.scale * share.scale)
     options = {k: op.options[k] for k in ("padding", "strideH", "strideW", "fusedActivationFunction") if k in op.options}
     walk.emit("DEPTHWISE_CONV_2D", [x, weights, bias], [walk.result(op.outputs[0], grid)], options | {"depthMultiplier": 1})
@@ -164,13 +221,17 @@ def _scale(tensor: Tensor) -> float:
     return float(tensor.quantization.scale[0])
 
 
-ARITHMETIC: dict[str, Callable[[Operator, Integers], None]] = {
+ARITHMETIC: dict[str, Rule] = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"), _linear),
     **dict.fromkeys(("ADD", "SUB"), _sum),
-    **dict.fromkeys(("BATCH_MATMUL", "MUL", "PRELU", "SQUARED_DIFFERENCE"), _any_scales),
-    **dict.fromkeys(("ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "MEAN", "RELU", "RELU6", "SUM"), _first_operand),
-    **dict.fromkeys(FIXED_RESULTS, _fixed_result),
+    **dict.fromkeys(("BATCH_MATMUL", "PRELU", "SQUARED_DIFFERENCE"), _builtin_only(_any_scales)),
+    **dict.fromkeys(("GELU", "HARD_SWISH"), _builtin_only(_first_operand)),
+    **dict.fromkeys(("LOG_SOFTMAX", "SOFTMAX"), _builtin_only(_fixed_result)),
+    **dict.fromkeys(("LOGISTIC", "TANH"), _fixed_result),
+    **dict.fromkeys(("ELU", "LEAKY_RELU", "MEAN", "SUM"), _first_operand),
+    **dict.fromkeys(CLAMPS, _clamp),
     "AVERAGE_POOL_2D": _average_pool,
+    "MUL": _any_scales,
     "RESIZE_BILINEAR": _same_grid,
 }
 """LiteRT operator → its rule. What is not here has no int8 kernel, or none that computes what the float operator does."""

@@ -24,6 +24,12 @@ def rounded(data: np.ndarray, grid: Quantization) -> np.ndarray:
     return np.clip(np.rint(_unrounded(data, grid)), -128, 127).astype(np.int8)
 
 
+def within(grid: Quantization, low: float, high: float) -> bool:
+    """Whether all that an int8 tensor of that grid can hold lies between two bounds, to half a step."""
+    scale, zero = float(grid.scale[0]), int(grid.zero_point[0])
+    return (-128 - zero) * scale >= low - scale / 2 and (127 - zero) * scale <= high + scale / 2
+
+
 def along(values: np.ndarray, grid: Quantization, rank: int) -> np.ndarray:
     """Scales or zero points of a grid in the shape that broadcasts against a tensor of that rank."""
     if grid.is_per_tensor:

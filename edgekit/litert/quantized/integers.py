@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,35 @@ class StaysFloat(Exception):
     """Why an operator cannot work on integers: one clause."""
 
 
+@dataclass(frozen=True)
+class Ends:
+    """What becomes of float tensors that are seen by nobody but a QUANTIZE, also behind operators that move or choose numbers.
+
+    Args:
+        grids: The quantization that it asks for.
+        results: The int8 tensor that it makes, where it reads the tensor itself.
+        last: Those that end the network: quantized, dequantized and given out.
+    """
+
+    grids: dict[Tensor, Quantization]
+    results: dict[Tensor, Tensor]
+    last: set[Tensor]
+
+
 class Integers:
     """Operators are read in the order in which they run, and written with `keep` and `emit`.
 
     Args:
         graph: The graph that is walked.
-        grids: The quantization that a float tensor ends in, where only that is seen of it.
-        results: The int8 tensor that a QUANTIZE makes of it.
+        ends: What becomes of float tensors.
     """
 
-    def __init__(self, graph: Graph, grids: dict[Tensor, Quantization], results: dict[Tensor, Tensor]) -> None:
+    def __init__(self, graph: Graph, ends: Ends) -> None:
         self.notes: list[str] = []
         self._graph = graph
-        self._grids = grids
-        self._results = results
+        self._grids = ends.grids
+        self._results = ends.results
+        self._last = ends.last
         self._operators: list[Operator] = []
         self._held: dict[Tensor, Tensor] = {}  # float tensor → the int8 tensor that stands for it
         self._floats: set[Tensor] = set(graph.inputs)
@@ -57,6 +73,10 @@ class Integers:
     def is_final(self, tensor: Tensor | None) -> bool:
         """Whether nobody but the operator at hand sees a float tensor, and what becomes of it is quantized."""
         return tensor in self._grids
+
+    def is_last(self, tensor: Tensor) -> bool:
+        """Whether a float tensor is given out by the network after it was quantized."""
+        return tensor in self._last
 
     # For the rules
 

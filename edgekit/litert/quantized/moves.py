@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.litert.graph import Operator, Quantization, Tensor
 from edgekit.litert.kernels import KERNELS
-from edgekit.litert.quantized.grid import rounded
+from edgekit.litert.quantized.grid import rounded, within
 from edgekit.litert.quantized.integers import Integers, StaysFloat
 
 MOVES = frozenset(
@@ -30,13 +30,30 @@ def move(op: Operator, walk: Integers) -> None:
     if op.activation != "NONE" or any(t.dtype != np.float32 for t in operands):
         raise StaysFloat("it does more than move numbers")
     grid = _shared_grid(operands, walk) or _final_grid(op, operands, walk)
+    bounded = _without_bound(op, operands, grid)
+    if bounded is not None:
+        walk.hold(op.outputs[0], walk.requantized(bounded, grid))
+        return
     inputs = list(op.inputs)
     for place, tensor in zip(places, operands, strict=True):
         inputs[place] = walk.requantized(tensor, grid)
     kernel = KERNELS.get(op.code)
     results = range(len(op.outputs)) if kernel is None or kernel.outputs is None else kernel.outputs
     outputs = [walk.result(out, grid) if i in results else out for i, out in enumerate(op.outputs)]
+    fill = inputs[2] if op.code == "PADV2" else None
+    if fill is not None and fill.data is not None and (fill.data == grid.zero_point).all():
+        walk.emit("PAD", inputs[:2], outputs, {})  # which pads with the zero point, and which every delegate has
+        return
     walk.emit(op.code, inputs, outputs, op.options)
+
+
+def _without_bound(op: Operator, operands: list[Tensor], grid: Quantization) -> Tensor | None:
+    """The operand of a MAXIMUM or MINIMUM with a constant that no int8 number of that grid exceeds."""
+    if op.code not in ("MAXIMUM", "MINIMUM") or operands[0].shape != op.outputs[0].shape or operands[1].data is None:
+        return None
+    low = float(operands[1].data.max(initial=-np.inf)) if op.code == "MAXIMUM" else -np.inf
+    high = float(operands[1].data.min(initial=np.inf)) if op.code == "MINIMUM" else np.inf
+    return operands[0] if within(grid, low, high) else None
 
 
 def _shared_grid(operands: list[Tensor], walk: Integers) -> Quantization | None:
