@@ -84,10 +84,10 @@ def main() -> None:
     for network in chosen:
         print(f"{network.name} …", file=sys.stderr, flush=True)
         conversions += measure(network, pythons, options.rounds)
+        if options.json:
+            options.json.write_text(json.dumps([asdict(conversion) for conversion in conversions], indent=2) + "\n")
     document = "\n".join(_document(conversions, options.rounds))
     print(document)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(conversion) for conversion in conversions], indent=2) + "\n")
     if options.write:
         (ROOT / "docs" / "benchmarks.md").write_text(document + "\n")
 
