@@ -113,6 +113,12 @@ def _transposed_begins(
     """Padding cut from the beginning of each axis (ONNX ConvTranspose-11: output_shape and auto_pad share the total)."""
     auto = node.string("auto_pad", "NOTSET") or "NOTSET"
     given = "output_shape" in node.onnx.attributes
+    if auto.startswith("SAME") and any(node.integers("output_padding")):
+        raise node.refuse(
+            "it has auto_pad and output_padding, and ONNX and onnxruntime then disagree on its size",
+            "give pads instead of auto_pad",
+            "auto_pad",
+        )
     if auto == "NOTSET" and not given:
         return list(node.integers("pads", (0,) * 2 * len(size))[: len(size)])
     extra = node.integers("output_padding", (0,) * len(size))

@@ -37,8 +37,7 @@ def gemm(node: Node) -> None:
         if (
             bias is not None
             and bias.data is not None
-            and bias.data.size in (1, weight.shape[0])
-            and bias.shape[-1:] in ((), (1,), weight.shape[:1])
+            and (bias.data.size == 1 or (bias.data.size == weight.shape[0] and bias.shape[-1] == weight.shape[0]))
         ):
             row = np.broadcast_to(bias.data.reshape(-1) * np.asarray(beta, b.dtype), weight.shape[:1]).astype(b.dtype)
             node.emit("FULLY_CONNECTED", [a, weights, node.const(row, hint="bias")])

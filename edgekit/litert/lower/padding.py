@@ -59,6 +59,8 @@ def windows(node: Node, kernel: Sequence[int]) -> list[Window]:
     made = []
     for i in range(n):
         size, result = x.shape[1 + i], y.shape[1 + i]
+        if isinstance(result, int) and result < 1:
+            raise node.refuse(f"its kernel does not fit in {size} elements", "use a smaller kernel or dilation", "kernel_shape")
         begin, end = pads[i], pads[n + i]
         if auto == "VALID":
             begin = end = 0

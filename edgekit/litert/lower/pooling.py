@@ -19,10 +19,10 @@ def max_pool(node: Node) -> None:
         _max_by_offsets(node, axes)
         return
     fill = 0.0
-    if not all(w.is_valid or w.is_same for w in axes) and not _is_non_negative(node, node.x):
+    # VALID pads nothing and SAME ignores what it pads; one of each has to be written out.
+    explicit = not all(w.is_valid for w in axes) and not all(w.is_same for w in axes)
+    if explicit and not _is_non_negative(node, node.x):
         fill = float(np.finfo(node.x.dtype).min) if node.x.dtype.kind == "f" else int(np.iinfo(node.x.dtype).min)
-    if all(w.is_same for w in axes):
-        fill = 0.0  # SAME itself ignores what it pads
     x, padding = pad_for(node, axes, fill)
     _pool(node, "MAX_POOL_2D", x, axes, padding, node.y)
 

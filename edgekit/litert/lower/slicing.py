@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgekit.litert.graph import Tensor
@@ -26,7 +28,8 @@ def slice_(node: Node) -> None:
     assert ends is not None
     axes = range(len(starts)) if axes_given is None else [int(a) % rank for a in axes_given]
     steps = [1] * len(starts) if steps_given is None else steps_given.tolist()
-    begin, end, stride = [0] * rank, [0] * rank, [1] * rank
+    begin, stride = [0] * rank, [1] * rank
+    end = [d if isinstance(d, int) else 0 for d in x.shape]
     begin_mask = end_mask = (1 << rank) - 1
     for axis, start, stop, step in zip(axes, starts.tolist(), ends.tolist(), steps, strict=True):
         size = x.shape[axis]
@@ -40,18 +43,64 @@ def slice_(node: Node) -> None:
             begin[axis], end[axis], stride[axis] = start, max(-FAR, min(stop, FAR)), step
             if stop < FAR:
                 end_mask &= ~(1 << axis)
-    if all(s == 1 for s in stride) and x.is_static:
-        lengths = node.static_shape(node.y)
-        if lengths == x.shape:
-            node.reshape(x, node.y.shape, out=node.y)
-            return
-        if rank <= 5:
-            node.emit("SLICE", [x, node.ints(begin, "begin"), node.ints(lengths, "size")])
-            return
-    if rank > 5:
-        raise node.refuse(f"LiteRT slices up to 5 axes, not {rank}", "slice before the reshape that adds axes", "data")
-    inputs = [x, node.ints(begin, "begin"), node.ints(end, "end"), node.ints(stride, "strides")]
-    node.emit("STRIDED_SLICE", inputs, beginMask=begin_mask, endMask=end_mask)
+    bounds = [
+        Bound(size, *place, bool(begin_mask >> i & 1), bool(end_mask >> i & 1))
+        for i, (size, place) in enumerate(zip(x.shape, zip(begin, end, stride, strict=True), strict=True))
+    ]
+    if x.is_static and x.shape == node.y.shape and all(b.is_whole for b in bounds):
+        node.reshape(x, node.y.shape, out=node.y)
+        return
+    folded = _folded(bounds) if rank > MOST_AXES and x.is_static else bounds
+    source = node.reshape(x, [b.size for b in folded], "folded")
+    if all(b.step == 1 for b in bounds) and x.is_static:
+        lengths = [max(0, b.end - b.begin) for b in folded]
+        out = node.y if folded is bounds else node.temp(lengths, "part", x.dtype)
+        node.emit("SLICE", [source, node.ints([b.begin for b in folded], "begin"), node.ints(lengths, "size")], out)
+    else:
+        places = [node.ints([getattr(b, name) for b in folded], name) for name in ("begin", "end", "step")]
+        masks = {f"{name}Mask": sum(getattr(b, f"{name}_open") << i for i, b in enumerate(folded)) for name in ("begin", "end")}
+        lengths = [b.length for b in folded]
+        out = node.y if folded is bounds else node.temp(lengths, "part", x.dtype)
+        node.emit("STRIDED_SLICE", [source, *places], out, **masks)
+    if out is not node.y:
+        node.reshape(out, node.y.shape, out=node.y)
+
+
+MOST_AXES = 5
+"""What SLICE and STRIDED_SLICE take in every runtime; newer ones take 8."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is taken of one axis; `open` bounds reach to the end of the axis in the direction of the step."""
+
+    size: int | str
+    begin: int
+    end: int
+    step: int
+    begin_open: bool
+    end_open: bool
+
+    @property
+    def is_whole(self) -> bool:
+        return self.step == 1 and self.begin == 0 and self.end == self.size
+
+    @property
+    def length(self) -> int:
+        assert isinstance(self.size, int)
+        return len(range(self.begin, self.end, self.step))
+
+
+def _folded(bounds: list[Bound]) -> list[Bound]:
+    """Neighbouring axes that are taken whole, as one."""
+    made: list[Bound] = []
+    for bound in bounds:
+        if made and made[-1].is_whole and bound.is_whole:
+            size = int(made[-1].size) * int(bound.size)
+            made[-1] = Bound(size, 0, size, 1, True, True)
+        else:
+            made.append(bound)
+    return made
 
 
 def _computed_slice(node: Node) -> None:
