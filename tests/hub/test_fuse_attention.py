@@ -70,7 +70,8 @@ def test_the_scale_of_rotated_queries_goes_into_sines_and_cosines() -> None:
 
 def test_the_scale_of_the_keys_is_not_left_behind() -> None:
     after = same(
-        "g (float[1,3,4] a, float[1,3,4] b, float[1,4,5] k) => (y) <float[4] c = {1,2,3,4}, float[3,1] d = {5,6,7}, float s = {0.5}> "
+        "g (float[1,3,4] a, float[1,3,4] b, float[1,4,5] k) => (y) "
+        "<float[4] c = {1,2,3,4}, float[3,1] d = {5,6,7}, float s = {0.5}> "
         "{ m = Mul(a, c) n = Mul(d, b) t = Add(m, n) q = Mul(t, s) l = Mul(k, s) y = MatMul(q, l) }"
     )
     assert operators(after) == {"Mul": 2, "Add": 1, "MatMul": 1}
