@@ -17,7 +17,8 @@ HALF_MAX = float(np.finfo(np.float16).max)
 # operators that only move values. Anything else (an activation, a softmax) bounds the values, and the filters before it are safe.
 _SPECTRAL = frozenset(
     "ABS ADD CONCATENATION CONV_2D DEPTHWISE_CONV_2D DIV EXPAND_DIMS FULLY_CONNECTED GATHER MAXIMUM MIRROR_PAD MUL NEG PACK PAD "
-    "PADV2 POW RESHAPE REVERSE_V2 SLICE SPLIT SPLIT_V SQRT SQUARE SQUEEZE STRIDED_SLICE SUB SUM TRANSPOSE UNPACK BATCH_MATMUL".split()
+    "PADV2 POW RESHAPE REVERSE_V2 SLICE SPLIT SPLIT_V SQRT SQUARE SQUEEZE STRIDED_SLICE SUB SUM TRANSPOSE "
+    "UNPACK BATCH_MATMUL".split()
 )
 _FILTERS = frozenset("BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED".split())
 
@@ -33,9 +34,8 @@ def to_half(graph: Graph) -> list[str]:
     for part in graph.with_subgraphs():
         logged = _filters_before_logarithm(part)
         if logged:
-            notes.append(
-                f"the filters before a logarithm stay float32 ({len(logged)} of their constants): in half precision their leakage would show"
-            )
+            kept = f"{len(logged)} of their constants"
+            notes.append(f"the filters before a logarithm stay float32 ({kept}): in half precision their leakage would show")
         expanded: dict[Tensor, Tensor] = {}
         operators: list[Operator] = []
         for op in part.operators:

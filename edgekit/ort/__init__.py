@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgekit.contract import Artifact, Binding
@@ -18,7 +18,12 @@ __all__ = ["build"]
 
 
 def build(
-    hub: ir.Model, precision: str, *, calibration: Calibration | None = None, recipe: Recipe | None = None
+    hub: ir.Model,
+    precision: str,
+    *,
+    calibration: Calibration | None = None,
+    recipe: Recipe | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[Artifact]:
     """All ONNX Runtime artifacts of one precision.
 
@@ -30,6 +35,7 @@ def build(
         precision: One of `edgekit.quantize.PRECISIONS`.
         calibration: Real inputs. `int8` needs them; `fp16` uses them, where given, to find values beyond float16.
         recipe: How to quantize int8.
+        ranges: Of activations, by value name, for `int8`: what `edgekit.quantize.condition` finds.
 
     Returns:
         `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16), and for the latter an artifact of the format
@@ -53,7 +59,10 @@ def build(
     elif precision in ("int8", "int8-dynamic"):
         from edgekit.quantize.qdq import quantize_dynamic, quantize_static
 
-        model, notes = quantize_static(hub, calibration, recipe) if precision == "int8" else quantize_dynamic(hub, recipe)
+        if precision == "int8":
+            model, notes = quantize_static(hub, calibration, recipe, ranges)
+        else:
+            model, notes = quantize_dynamic(hub, recipe)
     else:
         raise QuantizeError(f"{precision!r} is not a precision", where="edgekit.ort.build", fix="pass parse_precision's result")
 

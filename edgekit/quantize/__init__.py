@@ -1,9 +1,20 @@
 """Precisions, calibration data, and one quantization backend per runtime."""
 
+from edgekit.quantize.conditioning import Conditioned, condition
 from edgekit.quantize.data import Calibration, load_data
 from edgekit.quantize.labels import load_labels
 from edgekit.quantize.litert import quantize_litert
 from edgekit.quantize.precision import PRECISIONS, parse_precision
 from edgekit.quantize.recipe import Recipe
 
-__all__ = ["PRECISIONS", "Calibration", "Recipe", "load_data", "load_labels", "parse_precision", "quantize_litert"]
+__all__ = [
+    "PRECISIONS",
+    "Calibration",
+    "Conditioned",
+    "Recipe",
+    "condition",
+    "load_data",
+    "load_labels",
+    "parse_precision",
+    "quantize_litert",
+]

@@ -41,13 +41,19 @@ _WEIGHTED = (
 
 
 def quantize_litert(
-    compiled: Compiled, precision: str, calibration: Calibration | None = None, *, recipe: Recipe | None = None
+    compiled: Compiled,
+    precision: str,
+    calibration: Calibration | None = None,
+    *,
+    recipe: Recipe | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Compiled:
     """A float .tflite file in int8; inputs and outputs stay float32.
 
     `int8`: int8 activations with fixed ranges, int8 weights with one scale per output channel. The range of an activation is
-    the smallest and largest value over all calibration feeds, as for the ONNX Runtime artifact of the same package. (The
-    quantizer's own default is a moving average that forgets all but the last twenty or so samples.)
+    the smallest and largest value over all calibration feeds, as for the ONNX Runtime artifact of the same package, or what
+    `ranges` says of the tensor of that name (`condition` finds them). (The quantizer's own default is a moving average that
+    forgets all but the last twenty or so samples.)
     `int8-dynamic`: int8 weights, activations quantized anew in each run; needs no data.
 
     Operators that the quantizer has no int8 form for stay in float and are told in the notes.
@@ -68,7 +74,7 @@ def quantize_litert(
     samples = _samples(compiled, calibration, recipe) if calibration is not None else []
     try:
         with _silent():
-            data = _quantized(compiled.data, precision, samples, recipe)
+            data = _quantized(compiled.data, precision, samples, recipe, ranges or {})
     except Exception as error:  # the quantizer raises ValueError, RuntimeError, KeyError … for what it does not know
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QuantizeError(
@@ -85,7 +91,13 @@ def _samples(compiled: Compiled, calibration: Calibration, recipe: Recipe) -> Se
     return [{b.artifact: b.to_artifact(feed[b.source]) for b in compiled.inputs} for feed in feeds]
 
 
-def _quantized(data: bytes, precision: str, samples: Sequence[Mapping[str, np.ndarray]], recipe: Recipe) -> bytes:
+def _quantized(
+    data: bytes,
+    precision: str,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    recipe: Recipe,
+    given: Mapping[str, tuple[float, float]],
+) -> bytes:
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
     from ai_edge_quantizer import recipe as recipes
 
@@ -98,6 +110,10 @@ def _quantized(data: bytes, precision: str, samples: Sequence[Mapping[str, np.nd
     for pattern in recipe.keep_float:
         work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
     ranges = _ranges(data, samples, work.get_quantization_recipe()) if precision == "int8" else None
+    for name, (low, high) in given.items():
+        if ranges and {"min", "max"} <= ranges.get(name, {}).keys():
+            shape = np.shape(ranges[name]["min"])
+            ranges[name] = {**ranges[name], "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
     for result in _results_beside_infinity(data, ranges or {}):
         work.update_quantization_recipe(f"^{re.escape(result)}", names.ALL_SUPPORTED, algorithm_key=float_)
     return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)

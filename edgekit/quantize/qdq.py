@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU")
 
 
-def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
+def quantize_static(
+    hub: ir.Model,
+    calibration: Calibration | None,
+    recipe: Recipe | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[bytes, list[str]]:
     """The hub in int8 with fixed ranges: an ONNX file in QDQ form (QuantizeLinear and DequantizeLinear around each operator).
 
     Weights are symmetric int8 with one scale per output channel, activations int8 with one scale and zero point each.
     This is what onnxruntime recommends for all processors: ARM computes in int8 directly, x86 turns activations into uint8
-    when it loads the model.
+    when it loads the model. The range of an activation is the recipe's, or what `ranges` says of the value of that name.
 
     Raises:
         QuantizeError: There are no calibration data, or onnxruntime cannot quantize the model.
@@ -57,7 +62,8 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
         "entropy": CalibrationMethod.Entropy,
     }[recipe.ranges]
     # Histograms would hold every activation of every sample in memory; with a stride of 1 they are merged sample by sample.
-    extra_options = {} if recipe.ranges == "minmax" else {"CalibStridedMinMax": 1}
+    extra_options: dict[str, Any] = {} if recipe.ranges == "minmax" else {"CalibStridedMinMax": 1}
+    extra_options["TensorQuantOverrides"] = _overrides(prepared, ranges or {})
 
     infinite = _infinite_values(prepared, calibration.subset(PROBES))
     excluded = [
@@ -88,8 +94,8 @@ def quantize_static(hub: ir.Model, calibration: Calibration | None, recipe: Reci
 def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
     """The hub with int8 weights; the ranges of activations are found anew in each run, so that no data are needed.
 
-    Matrix products, LSTM and embeddings get signed weights with one scale per output channel. Convolutions stay in float: all that
-    onnxruntime's quantizer has for them is a single scale for all channels, and ConvInteger is slower than the float kernel
+    Matrix products, LSTM and embeddings get signed weights with one scale per output channel. Convolutions stay in float: all
+    that the quantizer has for them is a single scale for all channels, and ConvInteger is slower than the float kernel
     (ResNet-56: 1.9 against 1.1 ms).
 
     Raises:
@@ -146,6 +152,16 @@ def _infinite_values(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> set[str]
         if array.dtype == np.float32 and (np.abs(array) >= INFINITE).any():
             names.add(tensor.name)
     return names
+
+
+def _overrides(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, list[dict[str, Any]]]:
+    """The given ranges in the quantizer's own words, of the values that basic optimizations have left."""
+    values = {value.name for value in model.graph.input} | {name for node in model.graph.node for name in node.output}
+    return {
+        name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
+        for name, (low, high) in ranges.items()
+        if name in values and low < high
+    }
 
 
 def _is_dilated_pool(node: onnx.NodeProto) -> bool:

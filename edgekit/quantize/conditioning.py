@@ -1,0 +1,154 @@
+"""The hub graph made ready for int8: once, for both runtimes.
+
+    equalize channels → round weights and correct the biases → narrow the ranges
+
+All three are textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and need no
+training. The first and the last help some networks and harm others (docs/precisions.md has the figures): they are taken only
+where they help on calibration samples that they have not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgekit.quantize.data import Calibration
+from edgekit.quantize.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+    from edgekit.contract import Feeds
+    from edgekit.quantize.statistics import Channels
+
+# Statistics of this many samples are as good as of all.
+SAMPLES = 48
+# With fewer there is nothing to choose by: a quarter of them is held back for it.
+LEAST_TO_CHOOSE = 8
+# What the choice must win on the samples held back, against the plainest way.
+WORTHWHILE = 0.95
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A graph for int8 alone.
+
+    Args:
+        hub: The graph to build from.
+        ranges: Smallest and largest value to represent, by value name; empty where the extremes are the best ranges.
+        notes: What was done, for the report.
+    """
+
+    hub: ir.Model
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = None) -> Conditioned:
+    """Make the graph lose less to int8.
+
+    Args:
+        hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
+        calibration: Real inputs.
+        recipe: Its `samples` and its `ranges` (other than `minmax`, those stay the recipe's).
+
+    Returns:
+        The graph for `edgekit.ort.build` and `edgekit.litert.compile_hub`, and the ranges for the former and `quantize_litert`.
+        A graph without convolutions comes back as it is.
+    """
+    recipe = recipe or Recipe()
+    feeds = calibration.subset(min(recipe.samples, SAMPLES))
+    if not any(node.op_type == "Conv" for node in hub.graph):
+        return Conditioned(hub)
+    equalized, narrow = _best_way(hub, feeds, recipe)
+    measured = _measured(hub, feeds, equalized)
+    ranges = measured.ranges(narrow)
+    result = measured.corrected(ranges)
+    notes = ["biases corrected for rounding"]
+    notes += ["channels equalized across layers"] if equalized else []
+    notes += ["ranges of least squared error instead of the extremes"] if narrow else []
+    return Conditioned(result, ranges if narrow else {}, ("; ".join(notes),))
+
+
+def _best_way(hub: ir.Model, feeds: Sequence[Feeds], recipe: Recipe) -> tuple[bool, bool]:
+    """Whether to equalize, and whether to narrow ranges: what is closest to float on samples held back."""
+    from edgekit.ort.model import to_proto
+    from edgekit.quantize.simulate import outputs, relative_error, with_rounding
+
+    if len(feeds) < LEAST_TO_CHOOSE:
+        return False, False
+    parts = len(feeds) * 3 // 4
+    seen, held_back = feeds[:parts], feeds[parts:]
+    exact = outputs(to_proto(hub), held_back)
+    errors: dict[tuple[bool, bool], float] = {}
+    for equalized in (False, True):
+        measured = _measured(hub, seen, equalized)
+        for narrow in (False, True) if recipe.ranges == "minmax" else (False,):
+            ranges = measured.ranges(narrow)
+            rounded = to_proto(_with_rounded_weights(measured.corrected(ranges)))
+            errors[equalized, narrow] = relative_error(exact, outputs(with_rounding(rounded, ranges), held_back))
+    best = min(errors, key=lambda way: errors[way])
+    return best if errors[best] < WORTHWHILE * errors[False, False] else (False, False)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A graph, equalized or not, and what its values are like on the feeds."""
+
+    model: ir.Model
+    proto: onnx.ModelProto
+    feeds: Sequence[Feeds]
+    statistics: Mapping[str, Channels]
+
+    def ranges(self, narrow: bool) -> dict[str, tuple[float, float]]:
+        """The extremes of each value, or the ranges of least squared error."""
+        from edgekit.quantize.ranges import least_error
+        from edgekit.quantize.statistics import extremes, histograms
+
+        ends = extremes(self.statistics)
+        return ends | least_error(histograms(self.proto, self.feeds, ends), ends) if narrow else ends
+
+    def corrected(self, ranges: Mapping[str, tuple[float, float]]) -> ir.Model:
+        """A copy whose biases make up for the mean error of each layer when its weights and its input are rounded.
+
+        That is the rounded weights times the mean of the rounded input, less the same without rounding. Layers without a bias
+        of their own are left alone. Paddings are taken to hold the mean as well.
+        """
+        from edgekit.quantize.statistics import rounded_means
+        from edgekit.quantize.weights import layer, rounded
+
+        result = self.model.clone()
+        layers = [found for node in result.graph if (found := layer(node)) is not None]
+        means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers})
+        for found in layers:
+            if found.bias is None or found.takes not in means:
+                continue
+            exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
+            error = (rounded(found.kernel) * found.per_input(means[found.takes]) - exact).sum((1, 2))
+            found.store_bias(found.bias - error)
+        return result
+
+
+def _measured(hub: ir.Model, feeds: Sequence[Feeds], equalized: bool) -> _Measured:
+    from edgekit.ort.model import to_proto
+    from edgekit.quantize.equalize import equalize
+    from edgekit.quantize.statistics import channels
+
+    model = hub.clone()
+    statistics = channels(to_proto(model), feeds)
+    if equalized and equalize(model, statistics):
+        statistics = channels(to_proto(model), feeds)
+    return _Measured(model, to_proto(model), feeds, statistics)
+
+
+def _with_rounded_weights(model: ir.Model) -> ir.Model:
+    from edgekit.quantize.weights import layer, rounded
+
+    result = model.clone()
+    for node in result.graph:
+        found = layer(node)
+        if found is not None:
+            found.store(rounded(found.kernel))
+    return result

@@ -1,0 +1,77 @@
+"""What int8 would do to a graph, in float: weights and activations rounded as the quantizers round them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.ort.probe import INFINITE
+from edgekit.ort.session import open_session
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edgekit.contract import Feeds
+
+
+def outputs(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> np.ndarray:
+    """All float32 outputs of all runs in one vector, float64."""
+    session = open_session(model.SerializeToString(), optimize="none")
+    results = [array for feed in feeds for array in session.run(None, dict(feed)) if array.dtype == np.float32]
+    return np.concatenate([array.reshape(-1).astype(np.float64) for array in results]) if results else np.zeros(0)
+
+
+def relative_error(exact: np.ndarray, found: np.ndarray) -> float:
+    """Squared error over squared size."""
+    return float(np.square(exact - found).sum() / max(np.square(exact).sum(), 1e-30))
+
+
+def with_rounding(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
+    """A QuantizeLinear and a DequantizeLinear behind every value that has a range and is held by an int8 runtime."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    held = set(ranges) - {value.name for value in model.graph.output} - _fused(model)
+    nodes: list[onnx.NodeProto] = []
+    renamed: dict[str, str] = {}
+
+    def add_rounding(name: str) -> None:
+        low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
+        if name not in held or not high - low < INFINITE:
+            return
+        step = max((high - low) / 255, 1e-12)
+        zero = int(np.clip(np.round(-128 - low / step), -128, 127))
+        scale, point, integer = f"{name}/scale", f"{name}/zero_point", f"{name}/int8"
+        renamed[name] = f"{name}/rounded"
+        result.graph.initializer.append(numpy_helper.from_array(np.array(step, np.float32), scale))
+        result.graph.initializer.append(numpy_helper.from_array(np.array(zero, np.int8), point))
+        nodes.append(helper.make_node("QuantizeLinear", [name, scale, point], [integer]))
+        nodes.append(helper.make_node("DequantizeLinear", [integer, scale, point], [renamed[name]]))
+
+    for value in model.graph.input:
+        if value.name in held:
+            add_rounding(value.name)
+    for node in result.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+        nodes.append(node)
+        for name in node.output:
+            if name in held:
+                add_rounding(name)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    return result
+
+
+def _fused(model: onnx.ModelProto) -> set[str]:
+    """Values that a Relu or Clip takes at once, and no other node."""
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+    return {name for name, kinds in users.items() if kinds in (["Relu"], ["Clip"])}
