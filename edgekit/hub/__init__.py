@@ -91,10 +91,12 @@ def _patterns() -> Rules:
 
 def _everything() -> Rules:
     """What works on neighbours, which Transposes would keep apart. Last, so that it takes no pattern to pieces."""
-    from edgekit.hub.passes import fuse_batch_norm, fuse_linear, fuse_pad, merge_reshapes
+    from edgekit.hub.passes import fuse_batch_norm, fuse_linear, fuse_pad, merge_reshapes, scale_through_relu
     from edgekit.hub.rewrite import combine
 
-    return combine(_patterns(), fuse_pad.RULES, fuse_linear.RULES, fuse_batch_norm.RULES, merge_reshapes.LATE_RULES)
+    return combine(
+        _patterns(), fuse_pad.RULES, fuse_linear.RULES, scale_through_relu.RULES, fuse_batch_norm.RULES, merge_reshapes.LATE_RULES
+    )
 
 
 def _simplify(edit: Editor, rules: Rules) -> None:
