@@ -89,6 +89,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.expand import expand
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.fold_norms import fold_norms
+    from edgekit.litert.group_norms import recognize_group_norms
     from edgekit.litert.half import to_half
     from edgekit.litert.head_projections import project_heads
     from edgekit.litert.lower import lower
@@ -104,6 +105,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     expand(model, has_lowering)
     notes += carry_floats(model)
     simplify_safe_softmax(model)
+    recognize_group_norms(model)
     fold_norms(model)
     split_projections(model)
     project_heads(model)

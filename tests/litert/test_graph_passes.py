@@ -279,3 +279,22 @@ def test_the_scale_of_a_norm_goes_into_attention_heads() -> None:
     )  # fmt: skip
     norm = {"MEAN": 2, "SUB": 1, "MUL": 2, "ADD": 1, "RSQRT": 1}
     check(proto, {"x": weights(1, 6, 16)}, {**norm, "ADD": 2, "RESHAPE": 1, "BATCH_MATMUL": 1})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_torch_group_norm_between_convolutions_needs_no_transpose(groups: int) -> None:
+    proto = model(
+        """net (float[1,8,4,6] x) => (float[1,8,4,6] y) {
+            a = Conv(x, w)
+            r = Reshape(a, rows)
+            n = InstanceNormalization<epsilon=0.001>(r, one, zero)
+            i = Reshape(n, image)
+            s = Mul(i, scale)
+            t = Add(s, bias)
+            y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(t, v)
+        }""",
+        w=weights(8, 8, 1, 1), v=weights(8, 8, 3, 3), rows=np.array([1, groups, -1]), image=np.array([1, 8, 4, 6]),
+        one=np.ones(groups, np.float32), zero=np.zeros(groups, np.float32), scale=weights(8, 1, 1), bias=weights(8, 1, 1),
+    )  # fmt: skip
+    norm = {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 2, "RSQRT": 1} | ({"RESHAPE": 2} if groups > 1 else {})
+    check(proto, {"x": weights(1, 8, 4, 6)}, {"CONV_2D": 2, **norm})

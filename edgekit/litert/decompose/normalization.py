@@ -73,7 +73,7 @@ def _normalized(
 def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     """Instance- and GroupNormalization: normalize each group over its channels and space, then scale per channel.
 
-    With one channel a group the spatial axes are reduced in place; otherwise the channels are split into (group, rest).
+    With one channel a group, or one group, the axes are reduced in place; otherwise the channels are split into (group, rest).
     """
     x, scale, bias = node.inputs[:3]
     if x is None or scale is None or bias is None:
@@ -83,26 +83,26 @@ def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     if not isinstance(channels, int):
         return None
     groups, epsilon = integer(node, "num_groups", channels), real(node, "epsilon", 1e-5)
-    dtype = x.dtype.numpy() if x.dtype is not None else np.dtype(np.float32)
-    grouped = groups != channels
-    inner = b.reshape(x, (shape[0], groups, channels // groups, *shape[2:])) if grouped else x
+    split = groups not in (1, channels)
+    inner = b.reshape(x, (shape[0], groups, channels // groups, *shape[2:])) if split else x
     held = dims(inner)
-    axes = list(range(2, len(held)))
-    small = (*held[:2], *(1,) * len(axes))
+    axes = list(range(1 if groups == 1 else 2, len(held)))
+    small = tuple(1 if a in axes else d for a, d in enumerate(held))
 
     def reduced(value: ir.Value) -> ir.Value:
-        return b.op("ReduceMean", [value, b.ints(axes)], small, keepdims=1)
+        return b.op("ReduceMean", [value, b.ints(axes)], small, x.dtype, keepdims=1)
 
-    centred = b.op("Sub", [inner, reduced(inner)], held)
-    variance = reduced(b.op("Mul", [centred, centred], held))
-    above = b.op("Add", [variance, b.const(np.array(epsilon, dtype))], small)
-    inverse = b.op("Pow", [above, b.const(np.array(-0.5, dtype))], small)
-    normal = b.op("Mul", [centred, inverse], held)
-    if grouped:
-        normal = b.reshape(normal, shape)
+    centred = b.op("Sub", [inner, reduced(inner)], held, x.dtype)
+    variance = reduced(b.op("Mul", [centred, centred], held, x.dtype))
+    factor = b.binary("Pow", b.binary("Add", variance, epsilon), -0.5)
     column = (channels, *(1,) * (n - 2))
-    scaled = b.op("Mul", [normal, _column(b, scale, column)], shape)
-    return [b.op("Add", [scaled, _column(b, bias, column)], shape)]
+    if split:
+        normal = b.reshape(b.op("Mul", [centred, factor], held, x.dtype), shape)
+        scaled = b.op("Mul", [normal, _column(b, scale, column)], shape, x.dtype)
+    else:  # the factors first: there are few of them
+        wide = b.op("Mul", [factor, _column(b, scale, column)], (*shape[:1], *column), x.dtype)
+        scaled = b.op("Mul", [centred, wide], shape, x.dtype)
+    return [b.op("Add", [scaled, _column(b, bias, column)], shape, x.dtype)]
 
 
 def _column(b: Builder, value: ir.Value | None, shape: Shape) -> ir.Value:
