@@ -1,5 +1,7 @@
 """What torch exports attention with: two scales, copied keys, negated halves, folded rows."""
 
+import pytest
+
 from tests.hub.graphs import operators, same
 
 
@@ -75,6 +77,18 @@ def test_the_scale_of_the_keys_is_not_left_behind() -> None:
         "{ m = Mul(a, c) n = Mul(d, b) t = Add(m, n) q = Mul(t, s) l = Mul(k, s) y = MatMul(q, l) }"
     )
     assert operators(after) == {"Mul": 2, "Add": 1, "MatMul": 1}
+
+
+@pytest.mark.parametrize("scaling", ["y = Mul(c, p)", "y = Div(p, c)"])
+def test_scores_are_scaled_before_they_are_many(scaling: str) -> None:
+    after = same(f"g (float[1,6,4] q, float[1,4,6] k) => (y) <float c = {{0.3}}> {{ p = MatMul(q, k) {scaling} }}")
+    assert operators(after) == {"Mul": 1, "MatMul": 1}
+    assert after.graph.outputs[0].producer().op_type == "MatMul"
+
+
+def test_scores_that_are_few_are_scaled_afterwards() -> None:
+    after = same("g (float[1,2,9] q, float[1,9,2] k) => (y) <float c = {0.3}> { p = MatMul(q, k) y = Mul(p, c) }")
+    assert after.graph.outputs[0].producer().op_type == "Mul"
 
 
 DENSE = "float[4,6] w = {1,2,3,4,5,6,6,5,4,3,2,1,1,0,1,0,1,0,2,2,2,3,3,3}, float[6] b = {1,2,3,4,5,6}"

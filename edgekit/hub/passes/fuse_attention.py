@@ -8,6 +8,7 @@
        (rotary embeddings)
 4. Mul(Add(Mul(a, c), Mul(b, d)), s)  →  Add(Mul(a, c·s), Mul(b, d·s))  c, d constants, s a number
        (rotary embeddings of scaled queries)
+5. Mul(MatMul(q, k), c), Div(MatMul(q, k), c)  →  MatMul(Mul(q, c), k)  c a number, where q is the smaller; it may go into weights
 
 The values in between must have no other reader, but for the repeated one of case 2.
 """
@@ -137,4 +138,28 @@ def scale_into_constants(node: ir.Node, edit: Editor) -> bool:
     return edit.replace(node.outputs[0], edit.op("Add", scaled, before=node))
 
 
-RULES = {"MatMul": [scale_one_operand, share_keys], "Mul": [sign_into_constant, scale_into_constants]}
+def scale_queries(node: ir.Node, edit: Editor) -> bool:
+    """Case 5: `node` is the Mul or Div."""
+    if node.op_type == "Div" and scalar(node.inputs[0]) is not None:
+        return False
+    factor, product = _factor_of(node)
+    matmul = producer(product, "MatMul")
+    if not factor or matmul is None or node.graph is None or sole_consumer(product) is not node or not is_float(product):
+        return False
+    query, keys = matmul.inputs
+    sizes = [static_shape(value) for value in (query, keys, product)]
+    if query is None or any(size is None for size in sizes) or array(query) is not None or array(keys) is not None:
+        return False
+    if shape(node.outputs[0]) != sizes[2] or np.prod(sizes[0] or ()) > np.prod(sizes[2] or ()):
+        return False
+    assert product.dtype is not None
+    times = np.asarray(factor if node.op_type == "Mul" else 1 / factor, product.dtype.numpy())
+    scaled = edit.op("Mul", [query, edit.constant(times, f"{node.outputs[0].name}_scale", node.graph)], before=node)
+    return edit.replace(node.outputs[0], edit.op("MatMul", [scaled, keys], before=node))
+
+
+RULES = {
+    "MatMul": [scale_one_operand, share_keys],
+    "Mul": [sign_into_constant, scale_into_constants, scale_queries],
+    "Div": [scale_queries],
+}
