@@ -30,6 +30,10 @@ LEAST_TO_CHOOSE = 8
 # What the choice must win on the samples held back, against the plainest way.
 WORTHWHILE = 0.95
 
+NO_EQUALIZATION = ""
+EQUALIZATION = "channels equalized across layers"
+EQUALIZATION_ACROSS_CLIPS = "channels equalized across layers and bounded activations"
+
 
 @dataclass(frozen=True)
 class Conditioned:
@@ -62,35 +66,41 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     feeds = calibration.subset(min(recipe.samples, SAMPLES))
     if not any(node.op_type == "Conv" for node in hub.graph):
         return Conditioned(hub)
-    equalized, narrow = _best_way(hub, feeds, recipe)
-    measured = _measured(hub, feeds, equalized)
+    equalization, narrow = _best_way(hub, feeds, recipe)
+    measured = _measured(hub, feeds, equalization)
     ranges = measured.ranges(narrow)
     result = measured.corrected(ranges)
     notes = ["biases corrected for rounding"]
-    notes += ["channels equalized across layers"] if equalized else []
+    notes += [equalization] if equalization else []
     notes += ["ranges of least squared error instead of the extremes"] if narrow else []
     return Conditioned(result, ranges if narrow else {}, ("; ".join(notes),))
 
 
-def _best_way(hub: ir.Model, feeds: Sequence[Feeds], recipe: Recipe) -> tuple[bool, bool]:
-    """Whether to equalize, and whether to narrow ranges: what is closest to float on samples held back."""
+def _best_way(hub: ir.Model, feeds: Sequence[Feeds], recipe: Recipe) -> tuple[str, bool]:
+    """How to equalize, and whether to narrow ranges: what is closest to float on samples held back."""
     from edgekit.ort.model import to_proto
     from edgekit.quantize.simulate import outputs, relative_error, with_rounding
 
     if len(feeds) < LEAST_TO_CHOOSE:
-        return False, False
+        return NO_EQUALIZATION, False
     parts = len(feeds) * 3 // 4
     seen, held_back = feeds[:parts], feeds[parts:]
     exact = outputs(to_proto(hub), held_back)
-    errors: dict[tuple[bool, bool], float] = {}
-    for equalized in (False, True):
-        measured = _measured(hub, seen, equalized)
+    errors: dict[tuple[str, bool], float] = {}
+    for equalization in _equalizations(hub):
+        measured = _measured(hub, seen, equalization)
         for narrow in (False, True) if recipe.ranges == "minmax" else (False,):
             ranges = measured.ranges(narrow)
             rounded = to_proto(_with_rounded_weights(measured.corrected(ranges)))
-            errors[equalized, narrow] = relative_error(exact, outputs(with_rounding(rounded, ranges), held_back))
+            errors[equalization, narrow] = relative_error(exact, outputs(with_rounding(rounded, ranges), held_back))
     best = min(errors, key=lambda way: errors[way])
-    return best if errors[best] < WORTHWHILE * errors[False, False] else (False, False)
+    plainest = (NO_EQUALIZATION, False)
+    return best if errors[best] < WORTHWHILE * errors[plainest] else plainest
+
+
+def _equalizations(hub: ir.Model) -> tuple[str, ...]:
+    clips = any(node.op_type == "Clip" for node in hub.graph)
+    return (NO_EQUALIZATION, EQUALIZATION, EQUALIZATION_ACROSS_CLIPS) if clips else (NO_EQUALIZATION, EQUALIZATION)
 
 
 @dataclass(frozen=True)
@@ -131,14 +141,15 @@ class _Measured:
         return result
 
 
-def _measured(hub: ir.Model, feeds: Sequence[Feeds], equalized: bool) -> _Measured:
+def _measured(hub: ir.Model, feeds: Sequence[Feeds], equalization: str) -> _Measured:
     from edgekit.ort.model import to_proto
     from edgekit.quantize.equalize import equalize
     from edgekit.quantize.statistics import channels
 
     model = hub.clone()
     statistics = channels(to_proto(model), feeds)
-    if equalized and equalize(model, statistics):
+    across_clips = equalization == EQUALIZATION_ACROSS_CLIPS
+    if equalization and equalize(model, statistics, across_clips=across_clips):
         statistics = channels(to_proto(model), feeds)
     return _Measured(model, to_proto(model), feeds, statistics)
 
