@@ -446,6 +446,31 @@ def test_dynamic_quantization_keeps_its_integers(network: str, tmp_path: Path) -
         assert all("row by row" in note for note in made.notes)
 
 
+@pytest.mark.parametrize("block", [0, 16], ids=["per_channel", "blocks"])
+@pytest.mark.parametrize("dtype", [onnx.TensorProto.INT4, onnx.TensorProto.INT8])
+def test_weights_alone_are_multiplied_in_float(dtype: int, block: int) -> None:
+    """ONNX computes these in float32; LiteRT's int8 weights beside a float input would quantize that input."""
+    generator = np.random.default_rng(8)
+    integers = generator.integers(-7, 8, (32, 10))
+    scales = generator.uniform(0.01, 0.1, (2, 10) if block else 10).astype(np.float32)
+    attributes = "axis=0, block_size=16" if block else "axis=1"
+    source = model(
+        f"""net (float[1,32] x) => (float[1,10] y) {{
+            w = DequantizeLinear<{attributes}>(wq, sw)
+            y = MatMul(x, w)
+        }}""",
+        opset=21,
+        sw=scales,
+    )
+    source.graph.initializer.append(onnx.helper.make_tensor("wq", dtype, (32, 10), integers.reshape(-1).tolist()))
+    made = compiled(source)
+    assert operators(made.data) == {"FULLY_CONNECTED": 1}
+    feeds = {"x": generator.normal(size=(1, 32)).astype(np.float32)}
+    assert relative_error(source_results(source, feeds)["y"], artifact_results(made, feeds)["y"]) < 1e-6
+    if not block:
+        assert "only its weights" in made.notes[0]
+
+
 def test_what_edgekit_quantizes_for_onnxruntime_compiles_to_the_same_integers() -> None:
     """Both runtimes from one set of integers: the ONNX Runtime artifact, compiled for LiteRT."""
     source = onnx.load(SAMPLES / "digits.onnx")

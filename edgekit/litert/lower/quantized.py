@@ -45,7 +45,7 @@ def dequantize_linear(node: Node) -> None:
     """(x - zero point) * scale."""
     x, shape = node.x, node.x.shape
     quantization = _quantization(node, x.dtype)
-    if quantization is not None and x.data is not None and node.y.dtype == np.float32:
+    if _is_constant(node) and node.y.dtype == np.float32:
         _dequantize_constant(node, quantization)
         return
     if quantization is not None and quantization.is_per_tensor and x.dtype != np.int32 and node.y.dtype == np.float32:
@@ -108,16 +108,30 @@ def _dequantize(node: Node, quantization: Quantization) -> None:
     node.emit("DEQUANTIZE", [held])
 
 
-def _dequantize_constant(node: Node, quantization: Quantization) -> None:
-    """The result is a constant; nothing is left to run."""
+def _dequantize_constant(node: Node, quantization: Quantization | None) -> None:
+    """The result is a constant, which knows its integers where LiteRT could store them; nothing is left to run."""
     integers, y = node.x.data, node.y
     assert integers is not None
-    along = [1] * integers.ndim
-    if not quantization.is_per_tensor:
-        along[quantization.axis] = -1
-    scale, zero = (a.reshape(along if integers.ndim else ()) for a in (quantization.scale, quantization.zero_point))
+    scale, zero = _spread(node, 1), _spread(node, 2) if node.has_input(2) else 0
     y.data = ((integers.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
-    y.quantization = _as_int8(quantization, integers.dtype)
+    y.quantization = None if quantization is None else _as_int8(quantization, integers.dtype)
+
+
+def _is_constant(node: Node) -> bool:
+    return all(t is None or t.data is not None for t in node.inputs) and node.x.dtype.kind in "iu"
+
+
+def _spread(node: Node, i: int) -> np.ndarray:
+    """Constant scales (1) or zero points (2) in a shape that broadcasts against the constant that they belong to."""
+    given, shape = node.constant(i), node.static_shape(node.x)
+    assert given is not None
+    given = given.astype(np.float32 if i == 1 else np.int64)
+    if given.size == 1:
+        return given.reshape(())
+    axis, block = node.integer("axis", 1) % len(shape), node.integer("block_size", 0)
+    if block:
+        return np.repeat(given, block, axis).take(np.arange(shape[axis]), axis)
+    return given.reshape([-1 if place == axis else 1 for place in range(len(shape))])
 
 
 def _as_int8(quantization: Quantization, dtype: np.dtype) -> Quantization:

@@ -25,7 +25,9 @@ def to_integers(graph: Graph) -> list[str]:
     """
     notes: list[str] = []
     for part in graph.with_subgraphs():
-        if any(op.code in ("QUANTIZE", "DEQUANTIZE") or op.options.get("dynamic_range") for op in part.operators):
+        if any(
+            op.code in ("QUANTIZE", "DEQUANTIZE") or any(_is_quantized_constant(t) for t in op.inputs) for op in part.operators
+        ):
             _name_grids(part)
             notes += _convert(part)
     return notes
@@ -71,7 +73,7 @@ def _name_grids(graph: Graph) -> None:
 def _convert_operator(walk: Integers, op: Operator, kept: dict[tuple[str, str], list[str]]) -> None:
     rule = move if op.code in MOVES else ARITHMETIC.get(op.code)
     touched = any(walk.is_held(t) for t in op.inputs) or any(walk.grid_of_result(out) is not None for out in op.outputs)
-    if not touched and not any(t is not None and t.data is not None and t.quantization is not None for t in op.inputs):
+    if not touched and not any(_is_quantized_constant(t) for t in op.inputs):
         walk.keep(op)
         return
     try:
@@ -84,11 +86,16 @@ def _convert_operator(walk: Integers, op: Operator, kept: dict[tuple[str, str], 
             kept.setdefault((op.code, str(reason)), []).append(op.outputs[0].name)
 
 
+def _is_quantized_constant(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.data is not None and tensor.quantization is not None
+
+
 def _ends(graph: Graph) -> Ends:
     """Choosing among numbers, or moving them, gives the same before and after rounding: such operators are looked through."""
     users = graph.consumers()
     outputs = set(graph.outputs)
     ends = Ends({}, {}, set())
+    given_out = set(graph.outputs)
 
     def want(tensor: Tensor | None, grid: Quantization, is_last: bool) -> None:
         if tensor is None or tensor.data is not None or tensor.dtype != "float32" or tensor in graph.inputs:
@@ -97,14 +104,13 @@ def _ends(graph: Graph) -> Ends:
             ends.grids[tensor] = grid
             ends.last.update([tensor] if is_last else [])
 
-    def is_given_out(tensor: Tensor) -> bool:
-        readers = users.get(tensor, [])
-        return tensor in outputs or all(op.code in ("DEQUANTIZE", *MOVES) and is_given_out(op.outputs[0]) for op in readers)
-
     for op in reversed(graph.operators):
         out = op.outputs[0]
+        readers = users.get(out, [])
+        if readers and all(r.code in ("DEQUANTIZE", *MOVES) and r.outputs[0] in given_out for r in readers):
+            given_out.add(out)
         if op.code == "QUANTIZE" and out.dtype == "int8" and out.quantization is not None:
-            want(op.inputs[0], out.quantization, is_given_out(out))
+            want(op.inputs[0], out.quantization, out in given_out)
             if op.inputs[0] in ends.grids:
                 ends.results[op.inputs[0]] = out
         elif op.code in MOVES and op.activation == "NONE" and len(op.outputs) == 1 and out in ends.grids:

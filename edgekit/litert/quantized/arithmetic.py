@@ -42,6 +42,8 @@ def _linear(op: Operator, walk: Integers) -> None:
         return
     transposed = op.code == "TRANSPOSE_CONV"
     place, bias_place = (2, 3) if transposed else (0, 2)
+    if not walk.is_held(op.inputs[place]) and walk.grid_of_result(op.outputs[0]) is None:
+        raise StaysFloat("only its weights are quantized, which are written as float32")
     grid, x = walk.wanted(op), walk.integers(op.inputs[place])
     weights = _weights(op, walk)
     assert x.quantization is not None

@@ -1,6 +1,7 @@
 """Before lowering: quantized ONNX in the form that lowering reads, in place.
 
-    1. QuantizeLinear of a constant is computed (QAT exports quantize their float weights in the graph)
+    1. QuantizeLinear of a constant is computed (QAT exports quantize their float weights in the graph); constants of 2 and 4 bits
+       are stored in 8
     2. what moves integers moves the numbers that they stand for:  MaxPool(q)  →  QuantizeLinear(MaxPool(DequantizeLinear(q)))
     3. uint8 between QuantizeLinear and DequantizeLinear is int8 with the zero point shifted by 128, which is exact
     4. DynamicQuantizeLinear, MatMulInteger or ConvInteger, and the scaling to float:  MatMul or Conv with weights whose
@@ -24,6 +25,12 @@ from edgekit.litert.decompose.builder import Builder
 
 _DYNAMIC_RANGE = "edgekit.dynamic_range"
 _LINEAR = ("QuantizeLinear", "DequantizeLinear")
+_NARROW = {
+    ir.DataType.INT2: np.int8,
+    ir.DataType.INT4: np.int8,
+    ir.DataType.UINT2: np.uint8,
+    ir.DataType.UINT4: np.uint8,
+}
 _MOVES: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         "ArgMax ArgMin DepthToSpace Expand Flatten Gather Identity MaxPool ReduceMax ReduceMin Reshape Resize Slice SpaceToDepth "
@@ -45,7 +52,9 @@ def prepare_quantized(model: ir.Model) -> list[str]:
             continue
         for node in list(graph):
             if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is not None:
-                _quantize_constant(graph, node)
+                _quantize_constant(node)
+            elif node.op_type == "DequantizeLinear":
+                _widen_constants(node)
         _move_numbers(graph)
         for node in list(graph):
             if node.op_type == "QuantizeLinear":
@@ -92,7 +101,15 @@ def _moved_axis(linear: ir.Node, old: Sequence[int], new: Sequence[int]) -> int 
     return places[0] if places else None
 
 
-def _quantize_constant(graph: ir.Graph, node: ir.Node) -> None:
+def _widen_constants(node: ir.Node) -> None:
+    for i in (0, 2):
+        value = _operand(node, i)
+        data = constant(value)
+        if value is not None and data is not None and value.dtype in _NARROW:
+            node.replace_input_with(i, Builder(node).const(data.astype(_NARROW[value.dtype])))
+
+
+def _quantize_constant(node: ir.Node) -> None:
     x, scale = constant(node.inputs[0]), constant(node.inputs[1])
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros((), np.uint8)
     if (
