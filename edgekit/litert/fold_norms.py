@@ -6,9 +6,10 @@ After:   LayerNormalization(x, 1) → MatMul(diag(scale) · W) → Add(bias · W
 Before:  Mul(n, scale) → MatMul(W)                    (RMSNorm as torch spells it)
 After:   n → MatMul(diag(scale) · W)
 
-LiteRT has no LayerNormalization: it becomes nine operators, two of which (times scale, plus bias) are then never made. Applies to
-LayerNormalization and RMSNormalization over the last axis, and to Mul, whose scale and bias are constant and whose result is only
-taken by MatMuls with a constant matrix, as in transformers that normalize before attention.
+LiteRT has no LayerNormalization: it becomes nine operators, two of which (times scale, plus bias) are then never made. Applies
+to LayerNormalization and RMSNormalization over the last axis, and to Mul, whose scale and bias are constant and whose result is
+only taken by MatMuls with a constant matrix, as in transformers that normalize before attention. What only moves positions may
+stand in between: Reshape and Transpose that leave the last axis alone, and the Slices and Concats of a shifted window.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
+from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose import Builder
 
 
@@ -65,8 +67,8 @@ def _fold_scale(node: ir.Node) -> None:
 
 def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
     """Let the matrices that take `result` include scale and bias, if nothing else takes it."""
-    takers = [user for user, place in result.uses() if place == 0 and _has_constant_matrix(user)]
-    if not takers or len(takers) != len(result.uses()) or result.is_graph_output():
+    takers = _takers(result)
+    if not takers:
         return False
     for user in takers:
         weights = constant(user.inputs[1])
@@ -76,6 +78,45 @@ def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
         if bias is not None:
             _add_row(user, (bias.astype(np.float64) @ wide).astype(weights.dtype))
     return True
+
+
+def _takers(result: ir.Value) -> list[ir.Node]:
+    """The MatMuls with a constant matrix that take `result`, however its positions are moved; none where anything else does."""
+    takers: list[ir.Node] = []
+    moved, joins = {result}, list[ir.Node]()
+    waiting = [result]
+    while waiting:
+        value = waiting.pop()
+        if value.is_graph_output():
+            return []
+        for user, place in value.uses():
+            if _has_constant_matrix(user) and place == 0:
+                takers.append(user)
+            elif user.op_type == "Concat":
+                joins.append(user)
+            elif place != 0 or not _keeps_last_axis(user):
+                return []
+            else:
+                moved.add(user.outputs[0])
+                waiting.append(user.outputs[0])
+        if not waiting:
+            ready = [node for node in joins if all(part in moved for part in node.inputs) and _keeps_last_axis(node)]
+            joins = [node for node in joins if node not in ready]
+            for node in ready:
+                if node.outputs[0] not in moved:
+                    moved.add(node.outputs[0])
+                    waiting.append(node.outputs[0])
+    return [] if joins else takers
+
+
+def _keeps_last_axis(node: ir.Node) -> bool:
+    """Whether the node moves whole rows of the last axis: none is cut, joined to another, or made up."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Reshape", "Transpose", "Slice", "Concat"):
+        return False
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])  # type: ignore[arg-type]
+    if not before or not after or before[-1] != after[-1]:
+        return False
+    return node.op_type != "Transpose" or transpose_perm(node)[-1] == len(before) - 1
 
 
 def _has_constant_matrix(node: ir.Node) -> bool:

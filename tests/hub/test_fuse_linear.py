@@ -136,3 +136,13 @@ def test_the_last_name_of_what_was_fused_stays() -> None:
         f"g (float[1,2,5,5] x) => (y) {constants(w=(3, 2, 1, 1), f=(3, 1, 1))} {{ c = Conv(x, w) m = Mul(c, f) y = Relu(m) }}"
     )
     assert [node.outputs[0].name for node in model.graph] == ["m", "y"]
+
+
+def test_batch_normalization_over_folded_rows() -> None:
+    """LeViT normalizes a dense layer's columns over all rows, and folds the rows for it."""
+    after = same(
+        "g (float[2,3,2] x) => (y) <float[2,3] w = {1,2,3,4,5,6}, float[3] s = {1,2,3}, float[3] b = {3,2,1}, "
+        "float[3] m = {0.1,0.2,0.3}, float[3] v = {1,4,9}, int64[2] rows = {6,3}, int64[4] back = {2,3,3,1}> "
+        "{ p = MatMul(x, w) r = Reshape(p, rows) n = BatchNormalization(r, s, b, m, v) y = Reshape(n, back) }"
+    )
+    assert operators(after) == {"MatMul": 1, "Add": 1, "Reshape": 1}

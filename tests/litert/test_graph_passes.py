@@ -298,3 +298,37 @@ def test_torch_group_norm_between_convolutions_needs_no_transpose(groups: int) -
     )  # fmt: skip
     norm = {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 2, "RSQRT": 1} | ({"RESHAPE": 2} if groups > 1 else {})
     check(proto, {"x": weights(1, 8, 4, 6)}, {"CONV_2D": 2, **norm})
+
+
+def test_the_scale_of_a_norm_passes_shifted_windows() -> None:
+    """Swin: rows are rolled, cut into windows, and only then projected."""
+    proto = model(
+        """net (float[1,4,6,8] x) => (float[6,4,5] y) {
+            n = LayerNormalization(x, scale, bias)
+            a = Slice(n, zero, one, one)
+            b = Slice(n, one, far, one)
+            c = Concat<axis=1>(b, a)
+            r = Reshape(c, split)
+            t = Transpose<perm=[0,1,3,2,4,5]>(r)
+            w = Reshape(t, windows)
+            y = MatMul(w, m)
+        }""",
+        scale=weights(8), bias=weights(8), m=weights(8, 5), zero=np.array([0]), one=np.array([1]), far=np.array([99]),
+        split=np.array([1, 2, 2, 3, 2, 8]), windows=np.array([6, 4, 8]),
+    )  # fmt: skip
+    norm = {"MEAN": 2, "SUB": 1, "MUL": 2, "ADD": 1, "RSQRT": 1}
+    moves = {"SLICE": 2, "CONCATENATION": 1, "RESHAPE": 2, "TRANSPOSE": 1}
+    check(proto, {"x": weights(1, 4, 6, 8)}, {**norm, **moves, "FULLY_CONNECTED": 1})
+
+
+def test_a_norm_that_is_also_taken_as_it_is_keeps_its_scale() -> None:
+    proto = model(
+        """net (float[1,4,8] x) => (float[1,4,5] y, float[2,2,8] z) {
+            n = LayerNormalization(x, scale)
+            y = MatMul(n, m)
+            z = Reshape(n, rows)
+        }""",
+        scale=weights(8), m=weights(8, 5), rows=np.array([2, 2, 8]),
+    )  # fmt: skip
+    norm = {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 1, "RSQRT": 1}
+    check(proto, {"x": weights(1, 4, 8)}, {**norm, "FULLY_CONNECTED": 1, "RESHAPE": 1})

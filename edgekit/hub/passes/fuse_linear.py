@@ -12,6 +12,8 @@ one for all); c, a with one per input channel.
     7. MatMul → Add b → Mul f                 →  MatMul' → Add b·f
     8. MatMul → Add b, all of rank 2          →  Gemm           the dialect's dense layer; of higher rank MatMul → Add stays
     9. x → Mul/Div/Add/Sub constant twice     →  once           where the constants broadcast to one another
+   10. MatMul | Gemm | MatMul → Add, → Reshape that keeps the last axis → BatchNormalization | Mul | Add …
+                                              →  the arithmetic before the Reshape   (dense layers with batch statistics)
 
 The value in the middle must have no other reader. Weights are computed in float64 and rounded once. Weights that several nodes
 share are copied for the node that changes.
@@ -93,6 +95,41 @@ def to_gemm(node: ir.Node, edit: Editor) -> bool:
             constant = edit.constant(np.array(row), f"{node.outputs[0].name}_bias", node.graph)
         return edit.replace(node.outputs[0], edit.op("Gemm", [data, weight, constant], before=node))
     return False
+
+
+def lift_over_reshape(node: ir.Node, edit: Editor) -> bool:
+    """Case 10: `node` is the arithmetic."""
+    affine = affine_of(node)
+    reshape = producer(affine.data, "Reshape") if affine else None
+    source = reshape.inputs[0] if reshape is not None else None
+    if affine is None or reshape is None or source is None or node.graph is None or not is_float(source):
+        return False
+    if sole_consumer(affine.data) is not node or sole_consumer(source) is not reshape or not _is_dense(source):
+        return False
+    before, after = shape(source), shape(affine.data)
+    if before is None or after is None or not before or not after or before[-1] != after[-1] or shape(node.outputs[0]) != after:
+        return False
+    if not isinstance(after[-1], int):
+        return False
+    factor, offset = (_per_channel(part, len(after), len(after) - 1, after[-1]) for part in (affine.factor, affine.offset))
+    if factor is None or offset is None:
+        return False
+    moved = source
+    if (factor != 1).any():
+        moved = edit.op("Mul", [moved, _rounded(factor, source, "factor", node, edit)], before=node)
+    if offset.any():
+        moved = edit.op("Add", [moved, _rounded(offset, source, "offset", node, edit)], before=node)
+    again = edit.op("Reshape", [moved, reshape.inputs[1]], _attributes(reshape), before=node)
+    return edit.replace(node.outputs[0], again)
+
+
+def _is_dense(value: ir.Value) -> bool:
+    """Whether a product with a constant matrix makes it, perhaps with a bias."""
+    node = producer(value, "MatMul", "Gemm", "Add")
+    if node is not None and node.op_type == "Add":
+        bias = affine_of(node)
+        node = producer(bias.data, "MatMul") if bias is not None else None
+    return node is not None and is_constant(node.inputs[1])
 
 
 def merge_constants(node: ir.Node, edit: Editor) -> bool:
@@ -290,12 +327,12 @@ def _is_padded(node: ir.Node) -> bool:
 
 
 RULES = {
-    "BatchNormalization": [fuse_after],
+    "BatchNormalization": [fuse_after, lift_over_reshape],
     "Neg": [fuse_after],
-    "Mul": [fuse_after, merge_constants],
-    "Div": [fuse_after, merge_constants],
-    "Sub": [fuse_after, merge_constants],
-    "Add": [fuse_after, merge_constants, to_gemm],
+    "Mul": [fuse_after, merge_constants, lift_over_reshape],
+    "Div": [fuse_after, merge_constants, lift_over_reshape],
+    "Sub": [fuse_after, merge_constants, lift_over_reshape],
+    "Add": [fuse_after, merge_constants, to_gemm, lift_over_reshape],
     "Conv": [fuse_before],
     "Gemm": [fuse_before],
     "MatMul": [fuse_before],
