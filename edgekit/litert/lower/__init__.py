@@ -32,6 +32,7 @@ from edgekit.litert.lower import (
     slicing,
     trigonometry,
 )
+from edgekit.litert.lower.reasons import REASONS
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 
 __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
@@ -66,9 +67,12 @@ def lower(onnx: ir.Graph) -> Graph:
         function = LOWERINGS.get(node.op_type) if node.domain in OURS else None
         if function is None:
             raise _unknown(node)
+        if _is_empty(results := [tensor(v) for v in node.outputs]):
+            _write_empty(graph, results)
+            continue
         operands = [*node.inputs, *control.close_over(node)]
         inputs = [None if v is None else tensor(v) for v in operands]
-        lowered, before = Node(node, inputs, [tensor(v) for v in node.outputs], graph), len(graph.operators)
+        lowered, before = Node(node, inputs, results, graph), len(graph.operators)
         try:
             function(lowered)
         except EdgekitError:
@@ -78,6 +82,21 @@ def lower(onnx: ir.Graph) -> Graph:
         quantized.keep_quantization(lowered, graph.operators[before:])
     graph.outputs = [_output(graph, tensor(v), i) for i, v in enumerate(onnx.outputs)]
     return graph
+
+
+def _is_empty(results: list[Tensor]) -> bool:
+    """Whether all results are known to have no elements: then nothing has to be computed."""
+    return bool(results) and all(t.is_static and 0 in t.shape for t in results)
+
+
+def _write_empty(graph: Graph, results: list[Tensor]) -> None:
+    for t in results:
+        shape = np.array(t.shape, np.int32)
+        operands: list[Tensor | None] = [
+            Tensor(f"{t.name}/empty", t.shape, t.dtype, np.zeros([int(d) for d in t.shape], t.dtype)),
+            Tensor(f"{t.name}/shape", shape.shape, shape.dtype, shape),
+        ]
+        graph.operators.append(Operator("RESHAPE", operands, [t]))
 
 
 def _tensor(value: ir.Value) -> Tensor:
@@ -125,9 +144,13 @@ def _output(graph: Graph, tensor: Tensor, place: int) -> Tensor:
 def _unknown(node: ir.Node) -> UnsupportedOperator:
     near = difflib.get_close_matches(node.op_type, LOWERINGS, 1)
     domain = f"{node.domain}." if node.domain else ""
+    where = f"node {node.name or node.outputs[0].name!r}, operator {domain}{node.op_type}"
+    if node.op_type in REASONS:
+        why, instead = REASONS[node.op_type]
+        return UnsupportedOperator(f"{node.op_type} cannot be lowered to LiteRT: {why}", where=where, fix=instead)
     return UnsupportedOperator(
         f"there is no lowering to LiteRT for {domain}{node.op_type}",
-        where=f"node {node.name or node.outputs[0].name!r}, operator {domain}{node.op_type}",
+        where=where,
         fix="replace the operator in the model"
         + (f" (did you mean {near[0]}?)" if near else "")
         + ", or export for ONNX Runtime only",

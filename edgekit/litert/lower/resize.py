@@ -7,6 +7,8 @@ every row has one weight. So every mode of ONNX Resize-19 with constant sizes is
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgekit.litert.graph import Tensor
@@ -19,35 +21,72 @@ NATIVE = [(False, True), (False, False), (True, False)]
 @lowers("Resize")
 def resize(node: Node) -> None:
     size, result = node.static_shape(node.x), node.static_shape(node.y)
-    if size == result:
+    mode = node.string("coordinate_transformation_mode", "half_pixel")
+    if size == result and mode != "tf_crop_and_resize":
         node.reshape(node.x, result, out=node.y)
         return
     scales = _scales(node, size, result)
-    if node.x.rank != 4 or size[0] != result[0] or size[3] != result[3]:
-        raise node.refuse(
-            f"it resizes {size} to {result}, and LiteRT resizes height and width", "resize the two spatial axes only", "sizes"
-        )
-    if node.string("coordinate_transformation_mode") == "align_corners" and any(
-        abs(s * scale - r) > 1e-4 for s, scale, r in zip(size, scales, result, strict=True)
-    ):
+    if mode == "align_corners" and any(abs(s * scale - r) > 1e-4 for s, scale, r in zip(size, scales, result, strict=True)):
         raise node.refuse(
             "its scales give no whole sizes, and with align_corners ONNX and onnxruntime then disagree on what it computes",
             "give sizes instead of scales",
             "scales",
         )
-    wanted = [_matrix(node, size[a], result[a], scales[a]) for a in (1, 2)]
+    regions = _regions(node, len(size)) if mode == "tf_crop_and_resize" else [(0.0, 1.0)] * len(size)
+    wanted = [_matrix(node, *numbers) for numbers in zip(size, result, scales, regions, strict=True)]
+    moved = [axis for axis in range(len(size)) if size[axis] != result[axis] or not np.allclose(wanted[axis], np.eye(size[axis]))]
+    if _by_kernel(node, size, result, wanted, moved):
+        return
+    x = node.x
+    for axis in moved:
+        x = _apply(node, x, wanted[axis], axis)
+    outside = _outside(wanted)
+    fill = node.real("extrapolation_value", 0.0)
+    if fill and outside.any():
+        x = node.emit("ADD", [x, node.const(fill * outside, x.dtype, "extrapolated")], node.like(x, "filled"))
+    node.reshape(x, result, out=node.y)
+
+
+def _by_kernel(node: Node, size: tuple[int, ...], result: tuple[int, ...], wanted: list[np.ndarray], moved: list[int]) -> bool:
+    """Write one of LiteRT's own resizes where it has just these weights: images, and signals as images of height 1."""
+    rank = len(size)
+    if rank not in (3, 4) or any(axis in (0, rank - 1) for axis in moved):
+        return False
+    spatial = range(1, rank - 1)
     for code, kernel in (("RESIZE_BILINEAR", _bilinear), ("RESIZE_NEAREST_NEIGHBOR", _nearest)):
         for align, half in NATIVE:
-            made = [kernel(size[a], result[a], align, half) for a in (1, 2)]
-            if all(np.allclose(w, m, atol=1e-6) for w, m in zip(wanted, made, strict=True)):
-                target = node.ints(result[1:3], "size")
-                node.emit(code, [node.x, target], alignCorners=align, halfPixelCenters=half)
-                return
-    x = node.x
-    for axis, matrix in zip((1, 2), wanted, strict=True):
-        if size[axis] != result[axis] or not np.allclose(matrix, np.eye(size[axis])):
-            x = _apply(node, x, matrix, axis)
-    node.reshape(x, result, out=node.y)
+            made = [kernel(size[a], result[a], align, half) for a in spatial]
+            if not all(np.allclose(wanted[a], m, atol=1e-6) for a, m in zip(spatial, made, strict=True)):
+                continue
+            options: dict[str, Any] = {"alignCorners": align, "halfPixelCenters": half}
+            if rank == 4:
+                node.emit(code, [node.x, node.ints(result[1:3], "size")], **options)
+                return True
+            image = node.reshape(node.x, (size[0], 1, *size[1:]), "image")
+            resized = node.temp((result[0], 1, *result[1:]), "resized", node.x.dtype)
+            node.emit(code, [image, node.ints((1, result[1]), "size")], resized, **options)
+            node.reshape(resized, result, out=node.y)
+            return True
+    return False
+
+
+def _regions(node: Node, rank: int) -> list[tuple[float, float]]:
+    """Per held axis, the start and end of the region of interest, as shares of the axis."""
+    roi = node.constant(1)
+    if roi is None:
+        raise node.refuse("its region of interest is missing", "the model is not valid ONNX: export it again", "roi")
+    axes = node.integers("axes", range(rank))
+    count = len(axes)
+    logical = {axis % rank: (float(roi[i]), float(roi[count + i])) for i, axis in enumerate(axes)}
+    return [logical.get(axis, (0.0, 1.0)) for axis in (0, *range(2, rank), 1)]
+
+
+def _outside(wanted: list[np.ndarray]) -> np.ndarray:
+    """1 for every result element that lies outside of the input along any axis: its row of weights is empty."""
+    covered = np.ones(())
+    for matrix in wanted:
+        covered = covered[..., None] * (np.abs(matrix).sum(axis=1) > 0)
+    return 1.0 - covered
 
 
 def _scales(node: Node, size: tuple[int, ...], result: tuple[int, ...]) -> list[float]:
@@ -60,15 +99,21 @@ def _scales(node: Node, size: tuple[int, ...], result: tuple[int, ...]) -> list[
     return [logical.get(axis, 1.0) for axis in order]
 
 
-def _matrix(node: Node, size: int, result: int, scale: float) -> np.ndarray:
-    """Interpolation weights along one axis, (result, size), after the ONNX Resize-19 specification."""
+def _matrix(node: Node, size: int, result: int, scale: float, region: tuple[float, float]) -> np.ndarray:
+    """Interpolation weights along one axis, (result, size), after the ONNX Resize-19 specification.
+
+    A row of zeros is a place outside of the input, which only tf_crop_and_resize leaves.
+    """
+    if size == result and scale == 1 and region == (0.0, 1.0):
+        return np.eye(size)
     mode, coordinates = node.string("mode", "nearest"), node.string("coordinate_transformation_mode", "half_pixel")
-    places = _coordinates(node, coordinates, size, result, scale)
+    places = _coordinates(node, coordinates, size, result, scale, region)
+    covered = (places >= 0) & (places <= size - 1) if coordinates == "tf_crop_and_resize" else np.ones(result, bool)
     matrix = np.zeros((result, size))
     rows = np.arange(result)
     if mode == "nearest":
         matrix[rows, np.clip(_rounded(node, places), 0, size - 1).astype(int)] = 1.0
-        return matrix
+        return matrix * covered[:, None]
     antialias = node.integer("antialias", 0) and scale < 1
     stretch = scale if antialias else 1.0
     reach = 2 if mode == "cubic" else 1
@@ -84,10 +129,10 @@ def _matrix(node: Node, size: int, result: int, scale: float) -> np.ndarray:
         if node.integer("exclude_outside", 0):
             weight = np.where(inside, weight, 0.0)
         np.add.at(weights, (rows, np.clip(index, 0, size - 1)), weight)
-    return weights / weights.sum(axis=1, keepdims=True)
+    return weights / weights.sum(axis=1, keepdims=True) * covered[:, None]
 
 
-def _coordinates(node: Node, mode: str, size: int, result: int, scale: float) -> np.ndarray:
+def _coordinates(node: Node, mode: str, size: int, result: int, scale: float, region: tuple[float, float]) -> np.ndarray:
     x = np.arange(result, dtype=np.float64)
     match mode:
         case "half_pixel":
@@ -101,6 +146,10 @@ def _coordinates(node: Node, mode: str, size: int, result: int, scale: float) ->
             return x * (size - 1) / (result - 1) if result > 1 else np.zeros(1)
         case "asymmetric":
             return x / scale
+        case "tf_crop_and_resize":
+            start, end = region
+            step = (end - start) * (size - 1) / (result - 1) if result > 1 else 0.0
+            return start * (size - 1) + x * step if result > 1 else np.full(1, 0.5 * (start + end) * (size - 1))
     raise node.refuse(
         f"its coordinates are {mode!r}", "use half_pixel, align_corners or asymmetric", "coordinate_transformation_mode"
     )
@@ -154,13 +203,13 @@ def _apply(node: Node, x: Tensor, matrix: np.ndarray, axis: int) -> Tensor:
     """Multiply a matrix in along one axis: a gather where it only picks, otherwise a product with the axis in place."""
     shape = list(node.static_shape(x))
     shape[axis] = len(matrix)
-    if ((matrix == 0) | (matrix == 1)).all():
+    if ((matrix == 0) | (matrix == 1)).all() and (matrix.sum(axis=1) == 1).all():
         index = node.ints(matrix.argmax(axis=1).tolist(), f"index{axis}")
-        return node.emit("GATHER", [x, index], node.temp(shape, f"picked{axis}"), axis=axis, batchDims=0)
-    n, h, w, c = node.static_shape(x)
+        return node.emit("GATHER", [x, index], node.temp(shape, f"picked{axis}", x.dtype), axis=axis, batchDims=0)
+    size = node.static_shape(x)
+    outer, inner = int(np.prod(size[:axis])), int(np.prod(size[axis + 1 :]))
     weights = node.const(matrix.astype(np.float32)[None], hint=f"matrix{axis}")
-    flat = node.reshape(x, (n, h, w * c) if axis == 1 else (n * h, w, c), f"flat{axis}")
-    batch = n if axis == 1 else n * h
-    product = node.temp((batch, len(matrix), flat.shape[2]), f"product{axis}")
+    flat = node.reshape(x, (outer, size[axis], inner), f"flat{axis}")
+    product = node.temp((outer, len(matrix), inner), f"product{axis}")
     node.emit("BATCH_MATMUL", [weights, flat], product, adjX=False, adjY=False)
     return node.reshape(product, shape, f"resized{axis}")
