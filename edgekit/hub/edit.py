@@ -6,6 +6,7 @@ shapes, and remembers which nodes an edit has touched, so that `edgekit.hub.rewr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class Editor:
         self.touched: list[ir.Node] = []
         self._made: set[ir.Value] = set()
         self._names: set[str] = set()
+        self._numbers: Counter[str] = Counter()
         self.forget()
 
     def forget(self) -> None:
@@ -39,6 +41,7 @@ class Editor:
         self.contents.clear()
         self.touched.clear()
         self._names.clear()
+        self._numbers.clear()
         for graph in graphs(model):
             self._names.update(value.name for value in (*graph.inputs, *graph.initializers.values()) if value.name)
             self._names.update(output.name for node in graph for output in node.outputs if output.name)
@@ -167,10 +170,10 @@ class Editor:
 
     def fresh(self, name: str) -> str:
         """A value name that the model does not have yet: `name` itself if it is free."""
-        candidate, number = name, 1
+        candidate = name
         while candidate in self._names:
-            number += 1
-            candidate = f"{name}_{number}"
+            self._numbers[name] += 1  # not counted from the start: thousands may have the same name
+            candidate = f"{name}_{self._numbers[name] + 1}"
         self._names.add(candidate)
         return candidate
 

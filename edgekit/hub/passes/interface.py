@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -53,12 +54,12 @@ def _inline_functions(model: ir.Model) -> None:
 
 
 def _name(model: ir.Model) -> None:
-    taken: set[str] = {""}
+    taken = Counter({"": 1})
     graph = model.graph
     for value in dict.fromkeys((*graph.inputs, *graph.outputs)):
-        taken.add(value.name or "")
+        taken[value.name or ""] = 1
     protected = set(graph.inputs) | set(graph.outputs)
-    nodes: set[str] = {""}
+    nodes = Counter({"": 1})
     for graph in graphs(model):
         for node in graph:
             for output in node.outputs:
@@ -66,24 +67,24 @@ def _name(model: ir.Model) -> None:
                     _rename(output, taken, f"{node.op_type}_output")
             name = node.name or (node.outputs[0].name if node.outputs else None) or node.op_type
             node.name = _unused(name, nodes)
-            nodes.add(node.name)
         for value in (*graph.inputs, *list(graph.initializers.values())):
             if value not in protected:
                 _rename(value, taken, "constant")
 
 
-def _rename(value: ir.Value, taken: set[str], default: str) -> None:
+def _rename(value: ir.Value, taken: Counter[str], default: str) -> None:
     name = _unused(value.name or default, taken)
     if name != value.name:
         value.name = name
-    taken.add(name)
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
+def _unused(name: str, taken: Counter[str]) -> str:
+    """The name, with a number if it is taken, which it is from now on. `taken` holds how far each name has been counted."""
+    candidate = name
     while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
+        taken[name] += 1
+        candidate = f"{name}_{taken[name]}"
+    taken[candidate] = 1
     return candidate
 
 
