@@ -220,7 +220,7 @@ def output_step(source: onnx.ModelProto, name: str) -> float:
     node = makers[name]
     while node.op_type not in ("DequantizeLinear", "QuantizeLinear"):
         node = makers[node.input[0]]
-    return float(scales[node.input[1]])
+    return float(scales[node.input[1]].item())
 
 
 def computing(data: bytes) -> Counter[tuple[str, str]]:

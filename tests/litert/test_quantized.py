@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -483,6 +484,50 @@ def test_what_edgekit_quantizes_for_onnxruntime_compiles_to_the_same_integers() 
     made = compiled(small, input_layout="nhwc")
     assert float_operators(made) == set()
     assert all(agreement(small, made, {name: p}) == 1.0 for p in pictures[64:84])
+
+
+def test_quantization_aware_training_in_pytorch(tmp_path: Path) -> None:
+    """Fake quantization of PyTorch, exported: the weights are float, quantized in the graph, and may be -128."""
+    source = pytorch_qat(tmp_path / "qat.onnx")
+    made = compiled(source, input_layout="nhwc")
+    assert float_operators(made) == set()
+    assert all("-127" in note for note in made.notes)
+    feeds = random_feeds(source, 1)[0]
+    (name,) = [output.name for output in source.graph.output]
+    # onnxruntime's optimizer makes an invalid QLinearAdd of scales that are vectors of one: without it
+    theirs = source_results(source, feeds)[name]
+    assert np.abs(artifact_results(made, feeds)[name] - theirs).max() <= 1.01 * output_step(source, name)
+
+
+def pytorch_qat(path: Path) -> onnx.ModelProto:
+    torch = pytest.importorskip("torch")
+    from torch.ao.quantization import disable_observer, get_default_qat_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import prepare_qat_fx
+
+    class Network(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.second = torch.nn.Conv2d(8, 8, 3, padding=1)
+            self.pool = torch.nn.MaxPool2d(2)
+            self.last = torch.nn.Linear(8 * 8 * 8, 10)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.first(x))
+            x = x + torch.relu(self.second(x))
+            return self.last(self.pool(x).flatten(1))
+
+    torch.manual_seed(0)
+    example = torch.randn(1, 3, 16, 16)
+    mapping = get_default_qat_qconfig_mapping("qnnpack", version=0)
+    network = prepare_qat_fx(Network().train(), mapping, (example,))
+    for _ in range(3):
+        network(torch.randn(4, 3, 16, 16))
+    network.eval().apply(disable_observer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # this exporter, and torch.ao itself, are on their way out
+        torch.onnx.export(network, (example,), str(path), dynamo=False, opset_version=17)
+    return onnx.load(path)
 
 
 @pytest.mark.registry
