@@ -121,6 +121,8 @@ def measure(network: Network, pythons: dict[str, Path], rounds: int) -> list[Con
         outputs = {converter: Path(scratch, f"{converter}.tflite") for converter in pythons}
         for _ in range(rounds):
             for converter, python in pythons.items():
+                if converter == "litert-torch" and not (folder / "model.pt2").exists():
+                    failures[converter] = "takes PyTorch alone"
                 if converter in failures:
                     continue
                 command = [str(python), str(WORKER), converter, str(folder), str(outputs[converter]), network.layout]
