@@ -20,7 +20,8 @@ an exported model. The script says what its tolerances are.
 
 {figures}
 
-Not counted are tests whose inputs or outputs LiteRT has no tensors for: {outside}.
+Not counted are tests whose inputs or outputs are of kinds that LiteRT has no tensors for, of opsets that edgekit does not read,
+and of training: {outside}.
 
 The builtin kernels of ADD, SUB and MUL clamp their results to the largest float32, so that an infinity arrives as that; the
 comparison takes both for the same.
@@ -95,7 +96,7 @@ def _reason(text: str, operator: str) -> str:
 def _kind(reason: str) -> str:
     """`input of type float8e4m3fn` and its like, put together."""
     found = re.match(r"(?:input|output) of (?:type|kind) (\w+)", reason)
-    name = found[1] if found else reason.split(":")[0]
+    name = found[1] if found else "older opsets" if reason.startswith("opset") else reason
     for prefix, kind in (("float8", "float8"), ("float4", "float4"), ("int4", "4-bit"), ("uint4", "4-bit"), ("int2", "2-bit")):
         if name.startswith(prefix) or name == "uint2":
             return "2-bit" if name in ("uint2", "int2") else kind

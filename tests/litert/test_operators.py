@@ -112,8 +112,10 @@ SPATIAL = {
     "max unpool": "(float[1,1,2,2] x) => (float[1,1,4,4] y) <int64[1,1,2,2] i = {5,7,13,15}>"
     " { y = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(x, i) }",
     "resize of a signal": '(float[1,3,8] x) => (float[1,3,16] y) <float[3] s = {1,1,2}> { y = Resize<mode="linear">(x, , s) }',
-    "resize of a volume": '(float[1,2,3,4,5] x) => (float[1,2,6,8,10] y) <float[5] s = {1,1,2,2,2}> { y = Resize<mode="linear">(x, , s) }',
-    "resize of a region": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[8] r = {0,0,0.4,0.6,1,1,1.2,0.8}, int64[4] n = {1,1,3,3}>"
+    "resize of a volume": "(float[1,2,3,4,5] x) => (float[1,2,6,8,10] y) <float[5] s = {1,1,2,2,2}>"
+    ' { y = Resize<mode="linear">(x, , s) }',
+    "resize of a region": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[8] r = {0,0,0.4,0.6,1,1,1.2,0.8},"
+    " int64[4] n = {1,1,3,3}>"
     ' { y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=3.0>(x, r, , n) }',
     "space to depth": "(float[1,2,4,6] x) => (float[1,8,2,3] y) { y = SpaceToDepth<blocksize=2>(x) }",
 }
