@@ -105,6 +105,9 @@ def _running(
     Raises:
         ArtifactError: No operator to blame is left.
     """
+    from ai_edge_quantizer import qtyping
+
+    known = {name.value for name in qtyping.TFLOperationName}  # a WHILE is named where an operator inside it was refused
     refused: tuple[str, ...] = ()
     while True:
         data = _from_quantizer(compiled.data, precision, samples, recipe, ranges, refused)
@@ -113,7 +116,7 @@ def _running(
             return data, refused
         except ArtifactError as error:
             named = re.findall(r"\((\w+)\) failed", error.where or "")
-            blamed = [name for name in (*named, *_SUSPECTS) if name in compiled.operators and name not in refused]
+            blamed = [name for name in (*named, *_SUSPECTS) if name in known & compiled.operators.keys() and name not in refused]
             if not blamed:
                 raise
             refused += (blamed[0],)
