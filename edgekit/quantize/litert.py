@@ -169,6 +169,11 @@ def _quantized(
             work.add_static_config(".*", names(kind), activation_num_bits=8, weight_num_bits=8)
         for kind in _DYNAMIC_BESIDE_ATTENTION:
             work.add_dynamic_config(".*", names(kind), num_bits=8)
+    for result in _results_inside_control_flow(data) if precision == "int8" else ():
+        # a loop's state is float at its start: int8 inside would not fit to it
+        pattern = f"^{re.escape(result)}"
+        work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
+        work.add_dynamic_config(pattern, names("FULLY_CONNECTED"), num_bits=8)
     for kind in refused:
         work.update_quantization_recipe(".*", names(kind), algorithm_key=float_)
     for pattern in recipe.keep_float:
@@ -236,6 +241,14 @@ def _results_beside_infinity(data: bytes, ranges: Mapping[str, Any]) -> list[str
 
 def _is_infinite(extremes: Mapping[str, Any] | None) -> bool:
     return any(np.abs(array).max() >= INFINITE for end, array in (extremes or {}).items() if end in ("min", "max"))
+
+
+def _results_inside_control_flow(data: bytes) -> list[str]:
+    """Results of the operators in the bodies of loops and branches."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    return [graph.tensors[i].name.decode() for graph in model.subgraphs[1:] for op in graph.operators for i in op.outputs]
 
 
 def _has_attention(data: bytes) -> bool:
