@@ -6,8 +6,8 @@
     .venv/bin/python scripts/conformance.py --write                  # also generates docs/operators.md
 
 Each test of `onnx.backend.test` runs twice: `given`, as it is (weights, shapes and axes arrive as inputs), and `frozen`, with
-every input but the first a constant, as in an exported model. It is compiled, loaded and run with XNNPACK and with the builtin kernels
-alone, and compared with the outputs that ONNX gives, in a worker process with a time limit.
+every input but the first a constant, as in an exported model. It is compiled, loaded and run with XNNPACK and with the builtin
+kernels alone, and compared with the outputs that ONNX gives, in a worker process with a time limit.
 """
 
 from __future__ import annotations

@@ -174,6 +174,31 @@ def test_what_cannot_be_expressed_is_refused_with_a_remedy(name: str) -> None:
     assert error.value.fix
 
 
+DYNAMIC = {
+    "slice": "(float[n,6] x) => (float[n,3] y) <int64[1] b={5}, int64[1] e={-100}, int64[1] a={1}, int64[1] s={-2}>"
+    " { y = Slice(x, b, e, a, s) }",
+    "reductions and softmax": "(float[n,6] x) => (float[n,6] y) <int64[1] a = {1}>"
+    " { m = ReduceMax(x, a) d = Sub(x, m) y = Softmax(d) }",
+    "gather": "(float[n,6] x) => (float[n,2] y) <int64[2] i = {0,-1}> { y = Gather<axis=1>(x, i) }",
+    "topk": "(float[n,6] x) => (float[n,2] v, int64[n,2] i) <int64[1] k = {2}> { v, i = TopK(x, k) }",
+    "pool": "(float[n,2,6,6] x) => (float[n,2,3,3] y) { y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }",
+    "split": "(float[n,6] x) => (float[n,2] y, float[n,4] z) <int64[2] s = {2,4}> { y, z = Split<axis=1>(x, s) }",
+    "gelu and erf": "(float[n,6] x) => (float[n,6] y) { a = Gelu(x) y = Erf(a) }",
+}
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_a_batch_that_stays_dynamic(name: str) -> None:
+    source = model(f"net {DYNAMIC[name]}")
+    interpreter = Interpreter(model_content=litert.compile(source))
+    for batch in (1, 3):
+        shape = [d.dim_value or batch for d in source.graph.input[0].type.tensor_type.shape.dim]
+        feeds = {"x": np.random.default_rng(batch).normal(size=shape).astype(np.float32)}
+        results = interpreter.get_signature_runner()(**feeds)
+        for output, want in source_results(source, feeds).items():
+            np.testing.assert_allclose(results[output], want, rtol=2e-5, atol=2e-5)
+
+
 def test_float64_is_rounded_and_says_so() -> None:
     from edgekit import hub
 

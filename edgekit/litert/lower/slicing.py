@@ -59,8 +59,7 @@ def slice_(node: Node) -> None:
     else:
         places = [node.ints([getattr(b, name) for b in folded], name) for name in ("begin", "end", "step")]
         masks = {f"{name}Mask": sum(getattr(b, f"{name}_open") << i for i, b in enumerate(folded)) for name in ("begin", "end")}
-        lengths = [b.length for b in folded]
-        out = node.y if folded is bounds else node.temp(lengths, "part", x.dtype)
+        out = node.y if folded is bounds else node.temp([b.length for b in folded], "part", x.dtype)
         node.emit("STRIDED_SLICE", [source, *places], out, **masks)
     if out is not node.y:
         node.reshape(out, node.y.shape, out=node.y)
