@@ -66,7 +66,7 @@ def test_the_sample_is_all_integers(form: str, activations: str, per_channel: bo
     assert float_operators(made) == set()
     assert made.notes == ()
     assert delegates(made.data) == 1
-    assert all(agreement(small, made, {name: picture}) == 1.0 for picture in pictures[:20])
+    assert all(agreement(small, made, {name: picture}) == 1.0 for picture in pictures[:8])
 
 
 IN_FLOAT = {"attention": {"BATCH_MATMUL", "SOFTMAX"}}
@@ -81,7 +81,7 @@ def test_networks(network: str, form: str, activations: str, tmp_path: Path) -> 
     made = compiled(small, input_layout="nhwc")
     left = {"TRANSPOSE_CONV", "PAD"} if (network, form) == ("moves", "QOperator") else IN_FLOAT.get(network, set())
     assert float_operators(made) == left
-    assert np.mean([agreement(small, made, feed) for feed in feeds]) >= 0.98
+    assert np.mean([agreement(small, made, feed) for feed in feeds[:5]]) >= 0.98
     for code in left - {"PAD"}:
         assert any(note.startswith(code) and "in float" in note for note in made.notes)
 
@@ -281,14 +281,21 @@ def test_asymmetric_weights_stay_in_float_and_are_right() -> None:
     assert agreement(source, made, picture()) == 1.0
 
 
-def test_the_one_value_that_weights_may_not_have_is_noted() -> None:
+def test_a_second_minus_128_in_a_channel_is_noted() -> None:
+    """Two products of -128 * -128 overflow the 16 bits in which ARM kernels add them; one does not."""
     integers = np.full((6, 4, 3, 3), 5, np.int8)
-    integers[2, 1, 0, 0] = -128
+    integers[1:4, 1, 0, 0] = -128
+    source = quantized_layer(CONV, integers, np.full(6, 0.01), np.zeros(6))
+    made = compiled(source, input_layout="nhwc", output_layout="nhwc")
+    assert made.notes == ()
+    np.testing.assert_array_equal(weights_of(made, "weights")[0], integers.transpose(0, 2, 3, 1))
+
+    integers[2, 3, 1, 1] = -128
     source = quantized_layer(CONV, integers, np.full(6, 0.01), np.zeros(6))
     made = compiled(source, input_layout="nhwc", output_layout="nhwc")
     assert computing(made.data) == {("CONV_2D", "int8"): 1}
-    assert weights_of(made, "weights")[0].min() == -127
-    assert "-127" in made.notes[0]
+    assert "1 of them written as -127" in made.notes[0]
+    assert (weights_of(made, "weights")[0] == -128).sum(axis=(1, 2, 3)).tolist() == [0, 1, 1, 1, 0, 0]
     assert agreement(source, made, picture()) == 1.0
 
 
@@ -483,7 +490,7 @@ def test_what_edgekit_quantizes_for_onnxruntime_compiles_to_the_same_integers() 
     small = onnx.load_model_from_string(next(a for a in artifacts if a.format == "onnx").data)
     made = compiled(small, input_layout="nhwc")
     assert float_operators(made) == set()
-    assert all(agreement(small, made, {name: p}) == 1.0 for p in pictures[64:84])
+    assert all(agreement(small, made, {name: p}) == 1.0 for p in pictures[64:72])
 
 
 def test_quantization_aware_training_in_pytorch(tmp_path: Path) -> None:

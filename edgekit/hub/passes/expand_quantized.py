@@ -8,7 +8,7 @@ Both forms say the same (onnxruntime turns one into the other); the hub has only
            QLinearConv(x, sx, zx, w, sw, zw, sy, zy, b)
            →  QuantizeLinear(Conv(DequantizeLinear(x, sx, zx), DequantizeLinear(w, sw, zw), DequantizeLinear(b, sx * sw)), sy, zy)
 
-    2. com.microsoft's QuantizeLinear and DequantizeLinear of 8 bits are ONNX's
+    2. com.microsoft's QuantizeLinear and DequantizeLinear are ONNX's; those of 16 bits are in opset 21
 
 A bias whose scales are computed, a zero point of the result that is left out, scales of more than one axis, channels_last, a
 Softmax of another opset than the model's: left alone.
@@ -65,7 +65,10 @@ def expand_quantized(model: ir.Model, since: int) -> None:
     """All of the above, in place, for nodes of opset `since`. The nodes that it makes are not typed yet."""
     for graph in graphs(model):
         for node in list(graph):
-            if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear") and _is_8_bit(node):
+            if node.domain == "com.microsoft" and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                zero = array(_operand(node, 2))
+                if zero is not None and zero.dtype.itemsize == 2:
+                    model.opset_imports[""] = max(21, model.opset_imports[""])
                 node.domain = ""
             form = _form(node)
             if form is not None and _can_expand(node, form, since):
@@ -182,8 +185,3 @@ def _size(value: ir.Value) -> int | None:
 
 def _integer(node: ir.Node, name: str, default: int) -> int:
     return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _is_8_bit(node: ir.Node) -> bool:
-    zero = array(_operand(node, 2))
-    return zero is not None and zero.dtype.itemsize == 1

@@ -52,8 +52,8 @@ def _convert(graph: Graph) -> list[str]:
 
 
 def _note(code: str, reason: str, names: list[str]) -> str:
-    made = f"{names[0]!r} stays" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1} others stay"
-    return f"{code} that makes {made} in float: {reason}"
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{code} that makes {names[0]!r}{more} stays in float: {reason}"
 
 
 def _name_grids(graph: Graph) -> None:

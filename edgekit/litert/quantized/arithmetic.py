@@ -82,11 +82,24 @@ def _weights(op: Operator, walk: Integers) -> Tensor:
     integers = exact_integers(Tensor(tensor.name, tensor.shape, tensor.dtype, tensor.data, around_zero))
     if integers is None:
         raise StaysFloat("its weights are not symmetric, and LiteRT's have no zero point")
-    if integers.min(initial=0) == -128:
-        # ARM kernels add two products in 16 bits, which -128 * -128 twice overflows: LiteRT's specification excludes it.
-        integers = np.maximum(integers, np.int8(-127))
-        walk.notes.append(f"the weights {tensor.name!r} hold -128, which LiteRT does not allow: it is written as -127")
+    changed = _avoid_overflow(integers, CHANNEL_AXIS[op.code])
+    if changed:
+        twice = f"the weights {tensor.name!r} hold -128 more than once in an output channel"
+        walk.notes.append(f"{twice}: {changed} of them written as -127, since ARM kernels overflow")
     return Tensor(tensor.name, tensor.shape, integers.dtype, integers, around_zero)
+
+
+def _avoid_overflow(weights: np.ndarray, axis: int) -> int:
+    """Leave one -128 to each output channel, in place, and make -127 of the others; how many those are.
+
+    ARM kernels of XNNPACK and ruy add two products of a channel in 16 bits, which -128 * -128 twice overflows. LiteRT's specification
+    therefore has no -128 at all; a single one is safe beside any other weight.
+    """
+    channels = np.moveaxis(weights, axis, 0)
+    lowest = channels.reshape(len(channels), -1) == -128
+    again = (lowest & (np.cumsum(lowest, axis=1) > 1)).reshape(channels.shape)
+    channels[again] = -127
+    return int(again.sum())
 
 
 def _bias(tensor: Tensor | None, scale: np.ndarray) -> Tensor:

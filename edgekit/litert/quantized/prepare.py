@@ -215,7 +215,7 @@ def _dynamic(graph: ir.Graph, node: ir.Node) -> list[str]:
         return []
     if zero is not None and zero.size > 1:
         centred = weights.astype(np.int16) - np.int16(zero.flat[0])
-    if centred.min() < -127 or centred.max() > 127 or (weights.ndim != 2 and node.op_type == "MatMulInteger"):
+    if centred.min() < -128 or centred.max() > 127 or (weights.ndim != 2 and node.op_type == "MatMulInteger"):
         return []
     b = Builder(scaled)
     axis = weights.ndim - 1 if node.op_type == "MatMulInteger" else 0
