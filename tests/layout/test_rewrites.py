@@ -194,3 +194,16 @@ def test_the_shape_of_a_value_is_its_logical_shape() -> None:
         w=(6, 3, 3, 3),
     )
     assert operators(proto, input_layout="nhwc", output_layout="nhwc")["Transpose"] == 0
+
+
+def test_a_product_that_is_wanted_transposed_exchanges_its_operands() -> None:
+    """Attention of LeViT and EfficientViT: values (d, s) times scores' transposed, between feature maps in channels last."""
+    proto = model(
+        """g (float[1,16,4,4] x, float[1,16,16] a) => (float[1,8,4,4] y) {
+            c = Conv(x, w)  v = Reshape(c, flat)
+            t = Transpose<perm=[0,2,1]>(a)
+            p = MatMul(v, t)  i = Reshape(p, image)  y = Conv<pads=[1,1,1,1]>(i, u)
+        }""",
+        w=(8, 16, 1, 1), u=(8, 8, 3, 3), flat=numbers(1, 8, 16), image=numbers(1, 8, 4, 4),
+    )  # fmt: skip
+    assert "Transpose" not in operators(proto, input_layout="nhwc", output_layout="nhwc")
