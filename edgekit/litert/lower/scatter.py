@@ -69,6 +69,8 @@ def _scatter(node: Node, rows: Tensor, count: int, inner: int) -> None:
     data = node.reshape(node.x, (height, inner), "rows_of_data")
     updates = node.reshape(node.input(2), (count, inner), "updates")
     reduction = node.string("reduction", "none")
+    if rows.data is not None and ((rows.data < 0) | (rows.data >= height)).any():
+        raise node.refuse("an index lies outside of the data", "the model is not valid ONNX: export it again", "indices")
     if count == 0:
         node.reshape(node.x, shape, out=node.y)
     elif rows.data is not None and reduction != "add":
