@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgekit.collection import paused_collection
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -23,6 +25,7 @@ OLDEST_OPSET = 7
 _ROUNDS = 6
 
 
+@paused_collection()
 def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = MappingProxyType({})) -> ir.Model:
     """Turn a model into the clean hub graph.
 

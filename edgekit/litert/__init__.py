@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgekit.collection import paused_collection
 from edgekit.contract import Binding
 from edgekit.errors import InputError
 
@@ -76,6 +77,7 @@ def compile(
     return compile_hub(prepared, input_layout=input_layout, output_layout=output_layout, precision=precision).data
 
 
+@paused_collection()
 def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str = "keep", precision: str = "fp32") -> Compiled:
     """Compile the hub graph, which stays as it is; see `compile` for the arguments."""
     for layout in (input_layout, output_layout):
