@@ -175,9 +175,24 @@ def random_feeds(source: onnx.ModelProto, count: int) -> list[Arrays]:
 
 
 def quantized(
-    source: onnx.ModelProto, feeds: Sequence[Arrays], folder: Path, form: str, activations: str, per_channel: bool = True
+    source: onnx.ModelProto,
+    feeds: Sequence[Arrays],
+    folder: Path,
+    form: str,
+    activations: str,
+    per_channel: bool = True,
+    *,
+    left_out: Sequence[int] = (),
+    extra_options: dict[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The model as onnxruntime quantizes it, with int8 weights. `form` is QDQ or QOperator, `activations` QInt8 or QUInt8."""
+    """The model as onnxruntime quantizes it, with int8 weights.
+
+    Args:
+        form: QDQ or QOperator.
+        activations: QInt8 or QUInt8.
+        left_out: Places of the nodes that stay in float.
+        extra_options: Further options of its quantizer.
+    """
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -188,6 +203,8 @@ def quantized(
 
     copy = onnx.ModelProto()
     copy.CopyFrom(source)
+    for i, node in enumerate(copy.graph.node):
+        node.name = f"{node.op_type}_{i}"
     path = folder / "quantized.onnx"
     quantize_static(
         copy,
@@ -197,6 +214,8 @@ def quantized(
         activation_type=QuantType[activations],
         weight_type=QuantType.QInt8,
         per_channel=per_channel,
+        nodes_to_exclude=[copy.graph.node[i].name for i in left_out],
+        extra_options=extra_options or {},
     )
     return onnx.load(path)
 

@@ -86,6 +86,33 @@ def test_networks(network: str, form: str, activations: str, tmp_path: Path) -> 
         assert any(note.startswith(code) and "in float" in note for note in made.notes)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_any_part_may_be_left_in_float(seed: int, tmp_path: Path) -> None:
+    """Networks of which onnxruntime was told to leave some operators alone, and to quantize the others in one way or another."""
+    generator = np.random.default_rng(seed)
+    source = NETWORKS[list(NETWORKS)[seed % len(NETWORKS)]]
+    feeds = random_feeds(source, 6)
+    small = quantized(
+        source,
+        feeds,
+        tmp_path,
+        "QDQ",
+        str(generator.choice(["QInt8", "QUInt8"])),
+        bool(generator.integers(2)),
+        left_out=generator.choice(len(source.graph.node), 3, replace=False).tolist(),
+        extra_options={
+            "ActivationSymmetric": bool(generator.integers(2)),
+            "AddQDQPairToWeight": bool(generator.integers(2)),
+            "DedicatedQDQPair": bool(generator.integers(2)),
+            "QuantizeBias": bool(generator.integers(2)),
+        },
+    )
+    made = compiled(small)
+    ours = artifact_results(made, feeds[0])
+    for name, theirs in source_results(small, feeds[0]).items():
+        assert relative_error(theirs, ours[name]) < 0.02
+
+
 ALONE = {
     "Abs": ("Abs(d)", "ABS", "float32"),
     "Add": ("Add(d, e)", "ADD", "int8"),

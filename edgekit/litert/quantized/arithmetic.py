@@ -92,8 +92,8 @@ def _weights(op: Operator, walk: Integers) -> Tensor:
 def _avoid_overflow(weights: np.ndarray, axis: int) -> int:
     """Leave one -128 to each output channel, in place, and make -127 of the others; how many those are.
 
-    ARM kernels of XNNPACK and ruy add two products of a channel in 16 bits, which -128 * -128 twice overflows. LiteRT's specification
-    therefore has no -128 at all; a single one is safe beside any other weight.
+    ARM kernels of XNNPACK and ruy add two products of a channel in 16 bits, which -128 * -128 twice overflows. LiteRT's
+    specification therefore has no -128 at all; a single one is safe beside any other weight.
     """
     channels = np.moveaxis(weights, axis, 0)
     lowest = channels.reshape(len(channels), -1) == -128
