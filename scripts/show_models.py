@@ -1,6 +1,6 @@
 """Exports every real model as a user would, and shows in one table whether it is still the same model.
 
-    .venv/bin/python scripts/show_models.py                 # all; a model that was shown before is not exported again
+    .venv/bin/python scripts/show_models.py                 # all; what this very edgekit has shown is not repeated
     .venv/bin/python scripts/show_models.py --only resnet56 --again --samples 10000
     .venv/bin/python scripts/show_models.py --write         # also writes docs/models.md
 
@@ -12,6 +12,7 @@ basic-pitch. Exit code 1 when a model misses what docs/models.md promises.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FP32_ERROR = 1e-4
 FP16_COSINE = 0.9999
 TIMEOUT = 1800
+RECIPE_FILES = tuple((ROOT / "scripts" / "real_models").glob("*.py"))
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _from_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_own_process(model: Recipe, options: argparse.Namespace) -> Shown:
-    result = cache_folder() / "shown" / f"{model.name}.json"
+    result = cache_folder() / "shown" / _edition() / f"{model.name}.json"
     if result.exists() and not options.again:
         values = json.loads(result.read_text())
         if values.keys() == {field.name for field in fields(Shown)} and not values["skipped"]:
@@ -207,6 +209,14 @@ def _in_own_process(model: Recipe, options: argparse.Namespace) -> Shown:
         return Shown(model.name, failure=(done.stderr.strip().splitlines() or ["no message"])[-1])
     partial.replace(result)
     return Shown(**json.loads(result.read_text()))
+
+
+def _edition() -> str:
+    """A digest of edgekit's code, its targets and the recipes: what was shown of other code says nothing about this."""
+    digest = hashlib.sha256()
+    for file in sorted([*(ROOT / "edgekit").rglob("*.py"), *(ROOT / "targets").rglob("*.toml"), *RECIPE_FILES]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _document(shown: Iterable[Shown]) -> list[str]:
