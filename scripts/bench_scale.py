@@ -302,7 +302,8 @@ def keras(count: int) -> ModelProto:
     for i in range(blocks):
         lines += [
             f"a{i} = Transpose<perm=[0,3,1,2]>(v{i})", f"b{i} = Conv<pads=[1,1,1,1]>(a{i}, w)",
-            f"c{i} = Transpose<perm=[0,2,3,1]>(b{i})", f"d{i} = Mul(c{i}, s)", f"e{i} = Add(d{i}, m)", f"v{i + 1} = Add(e{i}, v{i})",
+            f"c{i} = Transpose<perm=[0,2,3,1]>(b{i})", f"d{i} = Mul(c{i}, s)", f"e{i} = Add(d{i}, m)",
+            f"v{i + 1} = Add(e{i}, v{i})",
         ]  # fmt: skip
     scale, mean = np.linspace(0.5, 1.5, 4).astype(np.float32), np.linspace(-1, 1, 4).astype(np.float32)
     weights = np.random.default_rng(0).standard_normal((4, 4, 3, 3)).astype(np.float32) / 6
@@ -314,16 +315,22 @@ def transformer(count: int) -> ModelProto:
     lines = []
     layers = count // 32
     for i in range(layers):
-        lines += [f"n{i} = LayerNormalization(v{i}, g, g)", f"h{i} = Shape(n{i})", f"z{i} = Gather<axis=0>(h{i}, zero)", f"y{i} = Unsqueeze(z{i}, first)",
-                  f"t{i} = Concat<axis=0>(y{i}, split)"]  # fmt: skip
+        lines += [
+            f"n{i} = LayerNormalization(v{i}, g, g)", f"h{i} = Shape(n{i})", f"z{i} = Gather<axis=0>(h{i}, zero)",
+            f"y{i} = Unsqueeze(z{i}, first)", f"t{i} = Concat<axis=0>(y{i}, split)",
+        ]  # fmt: skip
         for part, perm in (("q", "0,2,1,3"), ("k", "0,2,3,1"), ("v", "0,2,1,3")):
-            lines += [f"{part}a{i} = MatMul(n{i}, w{part})", f"{part}b{i} = Add({part}a{i}, g)", f"{part}c{i} = Reshape({part}b{i}, t{i})",
-                      f"{part}d{i} = Transpose<perm=[{perm}]>({part}c{i})"]  # fmt: skip
-        lines += [f"s{i} = MatMul(qd{i}, kd{i})", f"p{i} = Mul(s{i}, half)", f"o{i} = Softmax<axis=-1>(p{i})", f"c{i} = MatMul(o{i}, vd{i})",
-                  f"ct{i} = Transpose<perm=[0,2,1,3]>(c{i})", f"cj{i} = Concat<axis=0>(y{i}, joined)", f"cr{i} = Reshape(ct{i}, cj{i})",
-                  f"cm{i} = MatMul(cr{i}, wq)", f"cb{i} = Add(cm{i}, g)", f"x{i} = Add(cb{i}, v{i})",
-                  f"l{i} = LayerNormalization(x{i}, g, g)", f"u{i} = MatMul(l{i}, wk)", f"ub{i} = Add(u{i}, g)", f"ug{i} = Gelu(ub{i})",
-                  f"v{i + 1} = Add(ug{i}, x{i})"]  # fmt: skip
+            lines += [
+                f"{part}a{i} = MatMul(n{i}, w{part})", f"{part}b{i} = Add({part}a{i}, g)",
+                f"{part}c{i} = Reshape({part}b{i}, t{i})", f"{part}d{i} = Transpose<perm=[{perm}]>({part}c{i})",
+            ]  # fmt: skip
+        lines += [
+            f"s{i} = MatMul(qd{i}, kd{i})", f"p{i} = Mul(s{i}, half)", f"o{i} = Softmax<axis=-1>(p{i})",
+            f"c{i} = MatMul(o{i}, vd{i})", f"ct{i} = Transpose<perm=[0,2,1,3]>(c{i})", f"cj{i} = Concat<axis=0>(y{i}, joined)",
+            f"cr{i} = Reshape(ct{i}, cj{i})", f"cm{i} = MatMul(cr{i}, wq)", f"cb{i} = Add(cm{i}, g)", f"x{i} = Add(cb{i}, v{i})",
+            f"l{i} = LayerNormalization(x{i}, g, g)", f"u{i} = MatMul(l{i}, wk)", f"ub{i} = Add(u{i}, g)", f"ug{i} = Gelu(ub{i})",
+            f"v{i + 1} = Add(ug{i}, x{i})",
+        ]  # fmt: skip
     rng = np.random.default_rng(0)
     constants = {f"w{part}": rng.standard_normal((8, 8)).astype(np.float32) / 3 for part in "qkv"}
     constants |= {"g": np.linspace(0.5, 1, 8).astype(np.float32), "half": np.float32(0.5), "zero": np.int64(0)}
@@ -331,7 +338,18 @@ def transformer(count: int) -> ModelProto:
     return _parse("float[2,4,8] v0", f"float[2,4,8] v{layers}", lines, **constants)
 
 
+def fan(count: int) -> ModelProto:
+    """One value that every other node reads, and a sum of all."""
+    lines = ["r = Relu(v0)", "s0 = Sin(r)"]
+    steps = count // 3
+    for i in range(steps):
+        lines += [f"a{i} = Mul(r, c{i})", f"b{i} = Identity(a{i})", f"s{i + 1} = Sub(s{i}, b{i})"]
+    factors = {f"c{i}": np.float32(1 / (i + 2)) for i in range(steps)}
+    return _parse("float[1,4,8] v0", f"float[1,4,8] s{steps}", lines, **factors)
+
+
 KINDS: dict[str, Callable[[int], ModelProto]] = {
+    "fan": fan,
     "chain": chain,
     "residual": residual,
     "keras": keras,

@@ -161,12 +161,12 @@ class Editor:
                     waiting.append(producer)
                     self.touched.append(producer)
                     continue
-                graph = value.graph
-                if value.is_initializer() and not value.uses() and not value.is_graph_output() and graph is not None:
+                graph, uses = value.graph, tuple(value.uses())  # once: a constant may have thousands
+                if value.is_initializer() and not uses and not value.is_graph_output() and graph is not None:
                     self._names.discard(value.name or "")
                     graph.initializers.pop(value.name or "")
                 # Those that still read it may now be its only readers, which opens fusions.
-                self.touched.extend(value.consumers()[:2])
+                self.touched.extend(use.node for use in uses[:2])
 
     def fresh(self, name: str) -> str:
         """A value name that the model does not have yet: `name` itself if it is free."""

@@ -18,6 +18,7 @@ from edgekit.hub.facts import unexpected
 Rule = Callable[[ir.Node, Editor], bool]
 Rules = Mapping[str, Sequence[Rule]]  # operator → rules; "*" for every operator, tried first
 
+_MANY = 256  # readers: an edit of one of so many opens nothing for the others, and looking at all each time is quadratic
 _EDITS_PER_NODE = 40  # far above what rules that make progress need: two rules that undo each other end here
 
 
@@ -70,7 +71,9 @@ def _surroundings(edit: Editor) -> Iterable[ir.Node]:
     for node in touched:
         yield node
         for output in node.outputs:
-            yield from output.consumers()
+            uses = output.uses()
+            if len(uses) <= _MANY:
+                yield from (use.node for use in uses)
 
 
 def _again(nodes: Iterable[ir.Node], waiting: deque[ir.Node], queued: set[ir.Node]) -> None:
