@@ -60,7 +60,7 @@ def prepare_quantized(model: ir.Model) -> list[str]:
             if node.op_type == "QuantizeLinear":
                 _as_int8(node)
             elif node.op_type in ("MatMulInteger", "ConvInteger"):
-                notes += _dynamic(graph, node)
+                notes += _dynamic(node)
     return notes
 
 
@@ -199,48 +199,60 @@ def _as_int8(node: ir.Node) -> None:
     node.attributes.pop("output_dtype", None)
 
 
-def _dynamic(graph: ir.Graph, node: ir.Node) -> list[str]:
-    """Case 4, from the integer product on; nothing where the pattern is another, or the weights are not around zero."""
-    quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
-    weights, zero = constant(node.inputs[1]), constant(_operand(node, 3))
-    if quantize is None or quantize.op_type != "DynamicQuantizeLinear" or _operand(node, 2) is not quantize.outputs[2]:
+def _dynamic(node: ir.Node) -> list[str]:
+    """Case 4, from the integer product on; nothing where the pattern is another, or the weights do not fit int8 around zero."""
+    quantize, scaled = _dynamic_pattern(node)
+    if quantize is None or scaled is None:
         return []
-    cast = _only_user(node.outputs[0], "Cast")
-    scaled = _only_user(cast.outputs[0], "Mul") if cast is not None else None
-    if scaled is None or cast is None or weights is None or (_operand(node, 3) is not None and zero is None):
-        return []
-    scale = _weight_scale(next(v for v in scaled.inputs if v is not cast.outputs[0]), quantize.outputs[1])
-    centred = weights.astype(np.int16) - (0 if zero is None else zero.astype(np.int16))
-    if scale is None or scale.ndim > 1 or (zero is not None and zero.size > 1 and not (zero == zero.flat[0]).all()):
-        return []
-    if zero is not None and zero.size > 1:
-        centred = weights.astype(np.int16) - np.int16(zero.flat[0])
-    if centred.min() < -128 or centred.max() > 127 or (weights.ndim != 2 and node.op_type == "MatMulInteger"):
+    x, weights, scale = quantize.inputs[0], _centred(node), _weight_scale(scaled, quantize)
+    is_matrix = node.op_type == "MatMulInteger"
+    if x is None or weights is None or scale is None or (is_matrix and weights.ndim != 2):
         return []
     b = Builder(scaled)
-    axis = weights.ndim - 1 if node.op_type == "MatMulInteger" else 0
-    inputs = [b.const(centred.astype(np.int8)), b.const(scale.reshape(()) if scale.size == 1 else scale)]
-    held = b.op("DequantizeLinear", inputs, weights.shape, ir.DataType.FLOAT, axis=axis if scale.size > 1 else None)
+    axis = weights.ndim - 1 if is_matrix else 0
+    inputs = [b.const(weights), b.const(scale)]
+    held = b.op("DequantizeLinear", inputs, weights.shape, ir.DataType.FLOAT, axis=axis if scale.ndim else None)
     b.made[-1].metadata_props[_DYNAMIC_RANGE] = "true"
     attributes = {name: a.value for name, a in node.attributes.items()}
-    x = quantize.inputs[0]
-    assert x is not None
     product = b.op(node.op_type.removesuffix("Integer"), [x, held], dims(scaled.outputs[0]), ir.DataType.FLOAT, **attributes)
     name = scaled.outputs[0].name
     _replace(scaled, product)
-    rows = dims(x)[:-1] if node.op_type == "MatMulInteger" else dims(x)[:1]
+    rows = dims(x)[:-1] if is_matrix else dims(x)[:1]
     if all(d == 1 for d in rows):
         return []
     return [f"{name!r}: its input is quantized row by row when it runs, finer than the single scale that the ONNX model computes"]
 
 
-def _weight_scale(value: ir.Value | None, input_scale: ir.Value) -> np.ndarray | None:
-    """The weights' scale, from the product of both scales (a convolution has it with axes of size 1)."""
-    product = value.producer() if value is not None else None
-    if product is None or product.op_type != "Mul" or input_scale not in product.inputs:
+def _dynamic_pattern(node: ir.Node) -> tuple[ir.Node | None, ir.Node | None]:
+    """The DynamicQuantizeLinear before an integer product, and the Mul behind its Cast to float."""
+    quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if quantize is None or quantize.op_type != "DynamicQuantizeLinear" or _operand(node, 2) is not quantize.outputs[2]:
+        return None, None
+    cast = _only_user(node.outputs[0], "Cast")
+    return quantize, _only_user(cast.outputs[0], "Mul") if cast is not None else None
+
+
+def _centred(node: ir.Node) -> np.ndarray | None:
+    """The weights of an integer product without their zero point, where int8 holds them."""
+    weights, zero = constant(node.inputs[1]), constant(_operand(node, 3))
+    if weights is None or (zero is None and _operand(node, 3) is not None):
         return None
-    scale = constant(next((v for v in product.inputs if v is not input_scale), None))
-    return None if scale is None or scale.dtype != np.float32 else scale.reshape(-1) if scale.size > 1 else scale.reshape(())
+    if zero is not None and zero.size > 1 and (zero != zero.flat[0]).any():
+        return None
+    centred = weights.astype(np.int16) - (0 if zero is None else int(zero.flat[0]))
+    return centred.astype(np.int8) if centred.min() >= -128 and centred.max() <= 127 else None
+
+
+def _weight_scale(scaled: ir.Node, quantize: ir.Node) -> np.ndarray | None:
+    """The weights' scale from the factor of a Mul, input scale * weight scale: a vector, or a scalar for all weights."""
+    for factor in scaled.inputs:
+        product = factor.producer() if factor is not None else None
+        if product is None or product.op_type != "Mul" or quantize.outputs[1] not in product.inputs:
+            continue
+        scale = constant(next((v for v in product.inputs if v is not quantize.outputs[1]), None))
+        if scale is not None and scale.dtype == np.float32:
+            return scale.reshape(-1) if scale.size > 1 else scale.reshape(())
+    return None
 
 
 def _only_user(value: ir.Value, op_type: str) -> ir.Node | None:
