@@ -88,8 +88,13 @@ def _declare(value: onnx_ir.Value, spec: str) -> Declared:
         )
     if value.shape is None:
         return Declared(name, None, str(value.dtype.numpy()))
-    shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-    return Declared(name, tuple(None if d == "" else d for d in shape), str(value.dtype.numpy()))
+    return Declared(name, tuple(_size(d) for d in value.shape), str(value.dtype.numpy()))
+
+
+def _size(dim: int | onnx_ir.SymbolicDim) -> int | str | None:
+    """A size, the name of one, or None: exporters also write an open dimension as -1 and as ?, which names nothing."""
+    size = dim if isinstance(dim, int) else dim.value
+    return None if size in ("", "?", "-1") or (isinstance(size, int) and size < 0) else size
 
 
 def _session(path: Path, spec: str):  # type: ignore[no-untyped-def]  # onnxruntime has no types
@@ -117,16 +122,12 @@ def _fix_shapes(model: onnx_ir.Model, inputs: Sequence[TensorSpec]) -> onnx_ir.M
     fed = _fed(model)
     for value, spec in zip(fed, inputs, strict=True):
         if value.shape is not None:
-            sizes |= {
-                have.value: want
-                for have, want in zip(value.shape, spec.shape, strict=True)
-                if isinstance(have, onnx_ir.SymbolicDim) and have.value
-            }
+            names = [_size(dim) for dim in value.shape]
+            sizes |= {have: want for have, want in zip(names, spec.shape, strict=True) if isinstance(have, str)}
     for node in model.graph:
         for output in node.outputs:
             if output.shape is not None:
-                output.shape = onnx_ir.Shape(
-                    [d if isinstance(d, int) or d.value is None else sizes.get(d.value, d) for d in output.shape]
-                )
+                known = [_size(dim) for dim in output.shape]
+                output.shape = onnx_ir.Shape([sizes.get(size, size) if isinstance(size, str) else size for size in known])
     model.graph.inputs[:] = fed
     return model

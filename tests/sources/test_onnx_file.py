@@ -48,6 +48,27 @@ def test_an_open_dimension_is_fixed_or_kept(tmp_path: Path) -> None:
     assert worst_error(kept) <= 1e-6
 
 
+@pytest.mark.parametrize("open_dimension", [-1, "?", ""])
+def test_what_exporters_write_for_an_open_dimension(tmp_path: Path, open_dimension: int | str) -> None:
+    """PaddlePaddle's says -1 and ?; the second is no name that two dimensions would share."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["middle"]), helper.make_node("Tanh", ["middle"], ["y"])],
+        "open",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, open_dimension, open_dimension])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, open_dimension, open_dimension])],
+        value_info=[helper.make_tensor_value_info("middle", TensorProto.FLOAT, [1, open_dimension, open_dimension])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "open.onnx")
+    source = open_source(str(tmp_path / "open.onnx"), inputs=[TensorSpec("x", (1, 2, 3))])
+    assert source.outputs == (TensorSpec("y", (1, 2, 3)),)
+    assert worst_error(source) <= 1e-6
+    middle = source.to_onnx().graph.node(0).outputs[0].shape
+    assert middle is not None
+    assert 2 not in [size for size in middle[2:] if isinstance(size, int)]
+    with pytest.raises(InputError, match="open"):
+        open_source(str(tmp_path / "open.onnx"))
+
+
 def test_each_conversion_is_a_graph_of_its_own(tmp_path: Path) -> None:
     source = open_source(str(dense(tmp_path / "dense.onnx")))
     source.to_onnx().graph.inputs.clear()
