@@ -18,7 +18,7 @@ from edgekit.errors import ArtifactError, InputError, QuantizeError, TargetError
 from edgekit.inspect import inspect
 from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
 from edgekit.preprocess import Preprocess
-from edgekit.quantize import PRECISIONS, Calibration, load_data, parse_precision
+from edgekit.quantize import PRECISIONS, Calibration, Conditioned, condition, load_data, parse_precision
 from edgekit.quantize.data import evenly_spaced
 from edgekit.runtimes import Runner
 from edgekit.sources import Source, open_source
@@ -106,10 +106,14 @@ def export(
 
         tell("building the graph", 0, 0)
         hub, notes = _hub(model)
+        conditioned = None
+        if "int8" in plan.precisions and calibrated is not None:
+            tell("preparing for int8", 0, 0)
+            conditioned = condition(hub, calibrated)
         artifacts, companions, runners = [], [], {}
         for step, build in enumerate(plan.builds):
             tell(f"making {build}", step, len(plan.builds))
-            for artifact in _build(build, hub, calibrated):
+            for artifact in _build(build, hub, calibrated, conditioned if build.precision == "int8" else None):
                 if not artifact.inputs:
                     companions.append(draft.add(artifact.file, artifact.data))
                     continue
@@ -213,23 +217,27 @@ def _hub(model: Source) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     return prepare(raw, shapes={spec.name: spec.shape for spec in model.inputs}), tuple(notes.splitlines())
 
 
-def _build(build: _Build, hub: onnx_ir.Model, calibration: Calibration | None) -> Iterator[Artifact]:
+def _build(
+    build: _Build, hub: onnx_ir.Model, calibration: Calibration | None, conditioned: Conditioned | None
+) -> Iterator[Artifact]:
+    """Everything that one runtime gives in one precision; `conditioned` is the graph that loses less to int8."""
+    graph, ranges, notes = (hub, {}, ()) if conditioned is None else (conditioned.hub, conditioned.ranges, conditioned.notes)
     if build.runtime == "ort":
         from edgekit import ort
 
-        for artifact in ort.build(hub, build.precision, calibration=calibration):
+        for artifact in ort.build(graph, build.precision, calibration=calibration, ranges=ranges):
             if artifact.format.removesuffix("-config") in build.formats:
-                yield artifact
+                yield replace(artifact, notes=(*artifact.notes, *notes))
         return
     from edgekit.litert import compile_hub
     from edgekit.quantize import quantize_litert
 
     floating = "fp16" if build.precision == "fp16" else "fp32"
-    compiled = compile_hub(hub, input_layout=build.input_layout, output_layout=build.output_layout, precision=floating)
+    compiled = compile_hub(graph, input_layout=build.input_layout, output_layout=build.output_layout, precision=floating)
     if build.precision != floating:
-        compiled = quantize_litert(compiled, build.precision, calibration)
-    file = f"model_{build.precision}.tflite"
-    yield Artifact(file, "tflite", build.precision, compiled.data, compiled.inputs, compiled.outputs, compiled.notes)
+        compiled = quantize_litert(compiled, build.precision, calibration, ranges=ranges)
+    file, all_notes = f"model_{build.precision}.tflite", (*compiled.notes, *notes)
+    yield Artifact(file, "tflite", build.precision, compiled.data, compiled.inputs, compiled.outputs, all_notes)
 
 
 def _load(draft: Draft, artifact: Artifact, target: Target) -> tuple[PackagedArtifact, Runner]:
