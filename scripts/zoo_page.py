@@ -24,7 +24,7 @@ def page(results: Sequence[Result], total: int) -> str:
         "",
         "Written by `scripts/zoo.py --write`; do not edit. Every network is built by its own library, with random weights drawn",
         "so that each parameter shows in the output, or comes from a package. It is exported to ONNX, compiled, run by LiteRT on",
-        "one thread, and compared with what its own framework computes on the same seeded input. *Error* is max |a - b| / max |a|",
+        "one thread, compared with what its own framework computes on the same seeded input. *Error* is max |a - b| / max |a|",
         "of the worst output, a being the framework's; *exact* is at most 1e-4. *Ill-conditioned* is one of which",
         "onnxruntime, on the exported graph, is as far from the framework as the artifact (within a factor of 4);",
         "*no source*, one that the framework does not run or export.",

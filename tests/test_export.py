@@ -99,8 +99,8 @@ def test_verify_repeats_it_without_the_source(package):
 
 
 def test_verify_on_other_data_with_the_source(package):
-    found = edgekit.verify(package, data=TEST, labels=LABELS, source=DIGITS, samples=30)
-    assert (found.verdict, found.evidence.samples, found.evidence.labeled) == ("pass", 30, True)
+    found = edgekit.verify(package, data=TEST, labels=LABELS, source=DIGITS, samples=200)
+    assert (found.verdict, found.evidence.samples, found.evidence.labeled) == ("pass", 200, True)
     assert found.artifacts[0].classifier.accuracy > 0.9
 
 

@@ -110,7 +110,7 @@ def _reduce_first(node: Node, code: str, x: Tensor, axes: Tensor) -> tuple[Tenso
     sizes = [x.shape[axis] for axis in reduced]
     if len(reduced) < 2 or reduced[-1] == x.rank - 1 or not all(isinstance(size, int) for size in sizes):
         return x, axes
-    if math.prod(sizes) < MANY_ROWS:  # type: ignore[arg-type]
+    if math.prod(int(size) for size in sizes) < MANY_ROWS:
         return x, axes
     shape = tuple(1 if axis == reduced[-1] else size for axis, size in enumerate(x.shape))
     part = node.emit(code, [x, node.ints(reduced[-1:], "last_axis")], node.temp(shape, "rows", x.dtype), keepDims=True)
