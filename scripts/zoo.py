@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from real_models.registry import cache_folder
 from zoo_models import Entry, entries
-from zoo_worker import OUTCOMES, Result, check, export
+from zoo_worker import OUTCOMES, Result, check, conclude, export, onnxruntime_error
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "zoo"
@@ -93,7 +93,12 @@ def run(entry: Entry, options: argparse.Namespace) -> Result:
     keep = RESULTS / f"{stem}.tflite" if options.keep else None
     RESULTS.mkdir(parents=True, exist_ok=True)
     ended = in_own_process(lambda: check(entry.name, folder, keep), options.seconds, options.gigabytes)
-    return Result(entry.name, *ended) if isinstance(ended, tuple) else ended
+    if isinstance(ended, tuple):
+        return Result(entry.name, *ended)
+    if ended.error is None:
+        return ended
+    ort_error = in_own_process(lambda: onnxruntime_error(folder), options.seconds, options.gigabytes)
+    return ended if isinstance(ort_error, tuple) else conclude(ended, ort_error)
 
 
 def in_own_process(work: Callable[[], T], seconds: float, gigabytes: float) -> T | tuple[str, str]:

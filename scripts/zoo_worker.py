@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,15 +101,33 @@ def check(name: str, folder: Path, keep: Path | None = None) -> Result:
         got = Runner(compiled.data, "tflite", compiled.inputs, compiled.outputs).run(feeds)
     except EdgekitError as error:
         return Result(name, "refused", " · ".join(str(error).split("\n")), **facts)
-    facts |= {"error": _error(wanted, got), "ort_error": _error(wanted, _onnxruntime(folder / "model.onnx", feeds))}
+    facts["error"] = _error(wanted, got)
     if facts["error"] <= TOLERANCE:
         return Result(name, "exact", **facts)
-    if facts["ort_error"] > BROKEN:
-        return Result(name, "no source", f"the exported graph is off by {facts['ort_error']:.1e} in onnxruntime as well", **facts)
     worst = max(wanted, key=lambda key: _error({key: wanted[key]}, got))
-    reason = f"off by {facts['error']:.1e} in {worst}, onnxruntime by {facts['ort_error']:.1e}"
-    ill = facts["error"] <= CONDITION * facts["ort_error"]
-    return Result(name, "ill-conditioned" if ill else "wrong", reason, **facts)
+    return Result(name, "wrong", f"off by {facts['error']:.1e} in {worst}", **facts)
+
+
+def onnxruntime_error(folder: Path) -> float:
+    """How far onnxruntime is from the source framework on the exported graph."""
+    from edgekit.runtimes import open_session
+
+    feeds, wanted = _values(folder)
+    session = open_session(folder / "model.onnx")
+    names = [output.name for output in session.get_outputs()]
+    got = session.run(names, {i.name: feeds[i.name] for i in session.get_inputs()})
+    return _error(wanted, dict(zip(names, got, strict=True)))
+
+
+def conclude(result: Result, ort_error: float) -> Result:
+    """The result of a check in the light of onnxruntime's own error."""
+    result = replace(result, ort_error=ort_error)
+    if result.outcome != "wrong" or result.error is None:
+        return result
+    if ort_error > BROKEN:
+        return replace(result, outcome="no source", reason=f"the exported graph is off by {ort_error:.1e} in onnxruntime as well")
+    outcome = "ill-conditioned" if result.error <= CONDITION * ort_error else "wrong"
+    return replace(result, outcome=outcome, reason=f"{result.reason}, onnxruntime by {ort_error:.1e}")
 
 
 def _constant_bytes(model: onnx_ir.Model) -> int:
@@ -126,14 +144,6 @@ def _values(folder: Path) -> tuple[Results, Results]:
         both = {key: stored[key] for key in stored.files}
     split = [{k.partition(" ")[2]: v for k, v in both.items() if k.startswith(f"{side} ")} for side in ("feed", "result")]
     return split[0], split[1]
-
-
-def _onnxruntime(path: Path, feeds: Results) -> Results:
-    from edgekit.runtimes import open_session
-
-    session = open_session(path)
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {i.name: feeds[i.name] for i in session.get_inputs()}), strict=True))
 
 
 def _error(wanted: Results, got: Results) -> float:

@@ -32,6 +32,13 @@ def test_network_is_exact(name: str, tmp_path: Path) -> None:
     assert result.bytes < 1.2 * result.weight_bytes  # of so small a network, much is not weights
 
 
+def test_an_error_is_judged_beside_that_of_onnxruntime() -> None:
+    off = zoo_worker.Result("timm/a", "wrong", "off by 3.0e-04 in y", error=3e-4)
+    assert zoo_worker.conclude(off, 2e-6).outcome == "wrong"
+    assert zoo_worker.conclude(off, 2e-4).outcome == "ill-conditioned"
+    assert zoo_worker.conclude(off, 0.5).outcome == "no source"
+
+
 def test_names_are_distinct() -> None:
     names = [entry.name for entry in entries()]
     assert len(set(names)) == len(names)
