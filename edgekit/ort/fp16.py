@@ -33,6 +33,12 @@ _NO_KERNEL = frozenset(
     "RandomNormalLike RandomUniform RandomUniformLike Range RoiAlign TopK Upsample".split()
 )
 
+# What a spectrum goes through between its filters and its logarithm. Anything else bounds the values: what is before is safe.
+_SPECTRAL = frozenset(
+    "Abs Add Concat Conv Div Expand Flatten Gather Gemm Identity MatMul Max Mul Neg Pad Pow ReduceL2 ReduceSum ReduceSumSquare "
+    "Reshape Slice Split Sqrt Squeeze Sub Transpose Unsqueeze".split()
+)
+
 # How close to float16's end an activation counts as beyond it.
 _MARGIN = 0.5
 
@@ -41,8 +47,9 @@ def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[b
     """The hub in float16: an ONNX file and notes on what stayed in float32.
 
     Every node computes in float16 except those that the ONNX schema does not allow it for, that need float32's range
-    (sums, powers), that have a weight beyond ±65504, or, where calibration data are given, an activation beyond half of
-    that. Between the two kinds are Casts; inputs and outputs stay float32. Values keep their names.
+    (sums, powers), that have a weight beyond ±65504, that filter what goes through a logarithm (rounded filters leak, and a
+    logarithm makes a trace as large as a signal), or, where calibration data are given, have an activation beyond half of
+    float16's range. Between the two kinds are Casts; inputs and outputs stay float32. Values keep their names.
 
     Raises:
         QuantizeError: The type of a value is not known.
@@ -76,11 +83,15 @@ class _Conversion:
     beyond: dict[str, float]
     notes: list[str] = field(default_factory=list)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
+    logged: set[ir.Node] = field(default_factory=set)
 
     def run(self) -> None:
         import onnx_ir as ir
 
         outputs = [value for value in self.graph.outputs if value.dtype == ir.DataType.FLOAT]
+        self.logged = _before_logarithm(self.graph)
+        if self.logged:
+            self.notes.append(f"a logarithm and the {len(self.logged) - 1} nodes before it stay in float32: rounding would show")
         for node in list(self.graph):
             self._convert(node)
         for value in outputs:
@@ -118,6 +129,8 @@ class _Conversion:
     def _reason_for_float32(self, node: ir.Node) -> str | None:
         """None where the node can compute in float16, "" where its kind alone forbids it, otherwise what a reader must know."""
         if node.domain not in ("", "ai.onnx") or node.op_type in _NO_KERNEL | _NEEDS_RANGE or _subgraphs(node):
+            return ""
+        if node in self.logged:
             return ""
         if not any(v is not None and _is_float(v) for v in (*node.inputs, *node.outputs)):
             return ""
@@ -178,6 +191,23 @@ class _Conversion:
         for i, output in enumerate(self.graph.outputs):
             if output is value:
                 self.graph.outputs[i] = result
+
+
+def _before_logarithm(graph: ir.Graph) -> set[ir.Node]:
+    """Every Log that filters (a convolution, a product with weights) reach through `_SPECTRAL` nodes alone, with those nodes."""
+    found: set[ir.Node] = set()
+    for log in [node for node in graph if node.op_type == "Log" and node.domain in ("", "ai.onnx")]:
+        seen: set[ir.Node] = set()
+        waiting = list(log.inputs)
+        while waiting:
+            value = waiting.pop()
+            node = value.producer() if value is not None else None
+            if node is not None and node not in seen and node.op_type in _SPECTRAL and node.domain in ("", "ai.onnx"):
+                seen.add(node)
+                waiting += node.inputs
+        if any(node.op_type in ("Conv", "Gemm", "MatMul") for node in seen):
+            found |= seen | {log}
+    return found
 
 
 def _float32_positions(node: ir.Node, opset: int) -> tuple[set[int], set[int]]:

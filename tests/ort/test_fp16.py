@@ -112,3 +112,27 @@ def test_branches_of_an_if_stay_float32_and_see_outer_values(flag):
         { a = Mul(x, w)  y = If (c) <then_branch = t () => (float[4] p) { p = Neg(a) },
                                     else_branch = e () => (float[4] q) { q = Add(a, x) }> }"""
     converted(model(body, w=uniform(4)), {"x": uniform(4), "c": np.array(flag)})
+
+
+def test_filters_before_a_logarithm_stay_float32():
+    """A filter whose response cancels: rounded to float16 it leaks, and the logarithm of the leak is what comes out."""
+    rng = np.random.default_rng(0)
+    taps = rng.normal(size=(64, 4)).astype(np.float32)
+    cancelled = np.linalg.svd(taps.T)[2][-8:].astype(np.float32)
+    hub = model(
+        "g (float[8,64] x) => (float[8,4] y) { f = MatMul(x, taps) s = Mul(f, f) e = Add(s, tiny) y = Log(e) }",
+        taps=taps,
+        tiny=np.float32(1e-9),
+    )
+    found, notes = converted(hub, {"x": cancelled})
+    assert types(found)["taps"] == FLOAT
+    assert any("logarithm" in note for note in notes)
+
+
+def test_a_logarithm_of_bounded_values_changes_nothing():
+    hub = model(
+        "g (float[2,64] x) => (float[2,4] y) { f = MatMul(x, taps) p = Softmax(f) y = Log(p) }",
+        taps=np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) / 8,
+    )
+    found, _ = converted(hub, {"x": np.random.default_rng(1).normal(size=(2, 64)).astype(np.float32)})
+    assert FLOAT not in types(found).values()
