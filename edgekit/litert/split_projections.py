@@ -1,6 +1,7 @@
 """A projection whose result is only ever taken in slices is made in slices.
 
-Before:  MatMul(x, W) → [Add(b)] → [Reshape to (…, 3, heads, size)] → [Transpose] → Slice, Slice, Slice (or Split)
+Before:  MatMul(x, W) → [Add(b)] → [Reshape to (…, 3, heads, size)] → [Transpose] → Slice, Slice, Slice (or Split, or
+         Gather of one place each)
 After:   MatMul(x, Wq) → [Add(bq)] → Reshape → Transpose;   MatMul(x, Wk) → …;   MatMul(x, Wv) → …
 
 Attention layers are written so (one matrix for query, key and value). The arithmetic is the same and the copies are gone.
@@ -42,7 +43,7 @@ class _Projection:
 def split_projections(model: ir.Model) -> None:
     """Apply it wherever it fits, in place."""
     graph = model.graph
-    sources = {node.inputs[0] for node in graph if node.op_type in ("Slice", "Split") and node.inputs[0] is not None}
+    sources = dict.fromkeys(node.inputs[0] for node in graph if node.op_type in ("Slice", "Split", "Gather"))
     for value in [v for v in sources if v is not None]:
         takers = [(user, _ranges(user)) for user, place in value.uses() if place == 0]
         if value.is_graph_output() or len(takers) != len(value.uses()) or any(r is None for _, r in takers):
@@ -62,12 +63,14 @@ def split_projections(model: ir.Model) -> None:
 
 
 def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
-    """(axis, start, stop) of each output, for a Slice or Split along one axis of known size."""
+    """(axis, start, stop) of each output, for a Slice or Split along one axis of known size, or a Gather of one place."""
     source = node.inputs[0]
     if source is None or node.domain not in ("", "ai.onnx"):
         return None
+    if node.op_type == "Gather":
+        return _place(node, source)
     shape = dims(source)
-    if not shape:  # of unknown rank
+    if not shape or any(len(dims(out)) != len(shape) for out in node.outputs):  # of unknown rank
         return None
     if node.op_type == "Split":
         axis = node.attributes["axis"].as_int() % len(shape) if "axis" in node.attributes else 0
@@ -88,6 +91,19 @@ def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
         return None
     start, stop, _ = slice(int(starts[0]), int(ends[0])).indices(size)
     return [(axis, start, stop)] if stop > start else None
+
+
+def _place(node: ir.Node, source: ir.Value) -> list[tuple[int, int, int]] | None:
+    """The range of a Gather whose index is a constant scalar: the axis is dropped."""
+    index, shape = constant(node.inputs[1]), dims(source)
+    if index is None or index.ndim or not shape:
+        return None
+    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else 0) % len(shape)
+    size = shape[axis]
+    if not isinstance(size, int):
+        return None
+    place = int(index) % size
+    return [(axis, place, place + 1)]
 
 
 def _projection(value: ir.Value) -> _Projection | None:
@@ -138,6 +154,8 @@ def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: li
         if projection.bias is not None:
             made = b.op("Add", [made, b.const(projection.bias[chosen])], dims(made), out.dtype)
         shape, perm = dims(out), projection.perm
+        if node.op_type == "Gather":
+            shape = (*shape[:axis], 1, *shape[axis:])
         if stop - start == 1:  # that axis is put back last, so that it is in nobody's way
             shape, perm = (*shape[:axis], *shape[axis + 1 :]), restrict(perm, [a for a in range(len(perm)) if a != perm[axis]])
         straight = held_shape(shape, inverse(perm))

@@ -332,3 +332,23 @@ def test_a_norm_that_is_also_taken_as_it_is_keeps_its_scale() -> None:
     )  # fmt: skip
     norm = {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 1, "RSQRT": 1}
     check(proto, {"x": weights(1, 4, 8)}, {**norm, "FULLY_CONNECTED": 1, "RESHAPE": 1})
+
+
+def test_queries_keys_and_values_that_are_picked_by_index_are_projected_apart() -> None:
+    """qkv.reshape(…, 3, heads, size).permute(2, 0, 3, 1, 4), then qkv[0], qkv[1], qkv[2]."""
+    proto = model(
+        """net (float[1,6,16] x) => (float[1,2,6,6] y, float[1,2,6,8] v) {
+            p = MatMul(x, w)
+            b = Add(p, bias)
+            r = Reshape(b, shape)
+            t = Transpose<perm=[2,0,3,1,4]>(r)
+            q = Gather<axis=0>(t, zero)
+            k = Gather<axis=0>(t, one)
+            v = Gather<axis=0>(t, two)
+            s = Transpose<perm=[0,1,3,2]>(k)
+            y = MatMul(q, s)
+        }""",
+        w=weights(16, 48), bias=weights(48), shape=np.array([1, 6, 3, 2, 8]),
+        zero=np.array(0), one=np.array(-2), two=np.array(2),
+    )  # fmt: skip
+    check(proto, {"x": weights(1, 6, 16)}, {"RESHAPE": 1, "BATCH_MATMUL": 4, "ADD": 3})
