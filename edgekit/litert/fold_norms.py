@@ -56,6 +56,7 @@ def _fold_scale(node: ir.Node) -> None:
             continue
         if (
             scale.size > 1
+            and dims(source)  # of known rank
             and scale.size == dims(source)[-1] == scale.shape[-1]
             and _fold(node.outputs[0], scale.reshape(-1), None)
         ):
