@@ -91,6 +91,26 @@ def test_scores_that_are_few_are_scaled_afterwards() -> None:
     assert after.graph.outputs[0].producer().op_type == "Mul"
 
 
+MIX = "float[2,3] w = {1,2,3,4,5,6}, float[3] b = {1,2,3}"
+
+
+@pytest.mark.parametrize("bias", ["a = Add(p, b)", "a = Identity(p)"])
+def test_heads_are_mixed_where_they_are(bias: str) -> None:
+    after = same(
+        f"g (float[1,2,4,5] x) => (y) <{MIX}> {{ t = Transpose<perm=[0,2,3,1]>(x) p = MatMul(t, w) {bias} "
+        "y = Transpose<perm=[0,3,1,2]>(a) }"
+    )
+    assert operators(after) == {"Reshape": 2, "MatMul": 1} | ({"Add": 1} if "Add" in bias else {})
+
+
+def test_heads_that_are_mixed_into_another_place_are_transposed() -> None:
+    after = same(
+        f"g (float[1,2,4,5] x) => (y) <{MIX}> {{ t = Transpose<perm=[0,2,3,1]>(x) p = MatMul(t, w) a = Add(p, b) "
+        "y = Transpose<perm=[0,3,2,1]>(a) }"
+    )
+    assert operators(after)["Transpose"] == 2
+
+
 DENSE = "float[4,6] w = {1,2,3,4,5,6,6,5,4,3,2,1,1,0,1,0,1,0,2,2,2,3,3,3}, float[6] b = {1,2,3,4,5,6}"
 
 

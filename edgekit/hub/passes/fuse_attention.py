@@ -9,6 +9,8 @@
 4. Mul(Add(Mul(a, c), Mul(b, d)), s)  →  Add(Mul(a, c·s), Mul(b, d·s))  c, d constants, s a number
        (rotary embeddings of scaled queries)
 5. Mul(MatMul(q, k), c), Div(MatMul(q, k), c)  →  MatMul(Mul(q, c), k)  c a number, where q is the smaller; it may go into weights
+6. Transpose(Add(MatMul(Transpose(x), W), b))   →  Add(MatMul(W', x), b')  the Transposes move one axis last and back again
+       [b, h, n, m] → [b, n, m, h] · [h, g] → [b, g, n, m]  →  [g, h] · [b, h, n·m]    (talking heads; W not above SMALL)
 
 The values in between must have no other reader, but for the repeated one of case 2.
 """
@@ -21,6 +23,8 @@ import onnx_ir as ir
 from edgekit.hub.edit import Editor, array, is_float, producer, scalar, shape, sole_consumer, static_shape
 
 SWAPPED = (0, 1, 3, 2)
+SMALL = 4096
+"""Numbers in a matrix that may stand on the left; on the right, as weights of a dense layer, it can be quantized."""
 
 
 def scale_one_operand(node: ir.Node, edit: Editor) -> bool:
@@ -158,7 +162,53 @@ def scale_queries(node: ir.Node, edit: Editor) -> bool:
     return edit.replace(node.outputs[0], edit.op("MatMul", [scaled, keys], before=node))
 
 
+def mix_in_place(node: ir.Node, edit: Editor) -> bool:
+    """Case 6: `node` is the second Transpose."""
+    add = producer(node.inputs[0], "Add")
+    bias = next((array(value) for value in add.inputs if array(value) is not None), None) if add is not None else None
+    product = node.inputs[0]
+    if add is not None:
+        product = next((value for value in add.inputs if array(value) is None), None)
+    matmul = producer(product, "MatMul")
+    first = producer(matmul.inputs[0], "Transpose") if matmul is not None else None
+    if matmul is None or first is None or product is None or node.graph is None or (add is not None and bias is None):
+        return False
+    chain = (matmul.inputs[0], product, node.inputs[0]) if add is not None else (matmul.inputs[0], product)
+    if any(value is None or sole_consumer(value) is None for value in chain):
+        return False
+    x, weight, sizes = first.inputs[0], array(matmul.inputs[1]), static_shape(first.inputs[0])
+    away, back = first.attributes.get_ints("perm"), node.attributes.get_ints("perm")
+    if (
+        weight is None
+        or weight.ndim != 2
+        or weight.size > SMALL
+        or sizes is None
+        or not is_float(x)
+        or away is None
+        or back is None
+    ):
+        return False
+    axis = away[-1]
+    if [*away] != [*(i for i in range(len(sizes)) if i != axis), axis] or [away[i] for i in back] != list(range(len(sizes))):
+        return False
+    if axis == len(sizes) - 1 or (
+        bias is not None and (bias.size not in (1, weight.shape[1]) or bias.shape[-1:] not in ((), (bias.size,)))
+    ):
+        return False
+    name, before = node.outputs[0].name, int(np.prod(sizes[:axis]))
+    left = edit.constant(np.ascontiguousarray(weight.T), f"{name}_left", node.graph)
+    folded = edit.constant(np.array([before, sizes[axis], -1], np.int64), f"{name}_folded", node.graph)
+    made = edit.op("MatMul", [left, edit.op("Reshape", [x, folded], before=node)], before=node)
+    if bias is not None:
+        column = edit.constant(bias.reshape(-1, 1), f"{name}_column", node.graph)
+        made = edit.op("Add", [made, column], before=node)
+    shape_again = np.array([*sizes[:axis], weight.shape[1], *sizes[axis + 1 :]], np.int64)
+    target = edit.constant(shape_again, f"{name}_shape", node.graph)
+    return edit.replace(node.outputs[0], edit.op("Reshape", [made, target], before=node))
+
+
 RULES = {
+    "Transpose": [mix_in_place],
     "MatMul": [scale_one_operand, share_keys],
     "Mul": [sign_into_constant, scale_into_constants, scale_queries],
     "Div": [scale_queries],
