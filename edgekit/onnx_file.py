@@ -135,6 +135,10 @@ def _check_tensors(proto: onnx.ModelProto, may_be_external: bool) -> None:
             have, wanted = len(tensor.string_data), elements
         elif tensor.HasField("raw_data"):
             have, wanted = len(tensor.raw_data), math.ceil(elements * dtype.bitwidth / 8)
+            if dtype == ir.DataType.BOOL and tensor.raw_data.translate(None, b"\0\1"):
+                raise SourceError(
+                    f"{tensor.name!r} is BOOL and holds more than 0 and 1", where=where, fix="export the model again"
+                )
         else:
             name, of_one = _TYPES[tensor.data_type]
             have, wanted = len(getattr(tensor, name)), math.ceil(elements * of_one)
