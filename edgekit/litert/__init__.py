@@ -1,6 +1,6 @@
 """The ONNX → LiteRT compiler.
 
-    fold norms → split projections → decompose → assign layouts → lower → peephole → write
+    rewrite ONNX → assign layouts → lower (edgekit.litert.pipeline) → fit kernels → peephole → integers → write
 
 `compile` takes any ONNX model; `compile_hub` takes the hub graph (edgekit.hub.prepare) and also says how the artifact's inputs
 and outputs relate to the model's.
@@ -85,37 +85,16 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
             raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")
     if precision not in ("fp32", "fp16"):
         raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
-    from edgekit.layout import to_channels_last
-    from edgekit.litert.carry import carry_floats
-    from edgekit.litert.decompose import decompose, has_lowering
-    from edgekit.litert.expand import expand
     from edgekit.litert.fit import fit_kernels
-    from edgekit.litert.fold_norms import fold_norms
-    from edgekit.litert.group_norms import recognize_group_norms
     from edgekit.litert.half import to_half
-    from edgekit.litert.head_projections import project_heads
-    from edgekit.litert.lower import lower
     from edgekit.litert.peephole import simplify
+    from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
-    from edgekit.litert.quantized.prepare import prepare_quantized, reshape_quantized_constants
-    from edgekit.litert.safe_softmax import simplify_safe_softmax
-    from edgekit.litert.split_projections import split_projections
     from edgekit.litert.write import write
 
     model = hub.clone()
-    notes = prepare_quantized(model)
-    expand(model, has_lowering)
-    notes += carry_floats(model)
-    simplify_safe_softmax(model)
-    recognize_group_norms(model)
-    fold_norms(model)
-    split_projections(model)
-    project_heads(model)
-    decompose(model)
-    reshape_quantized_constants(model)
-    held = to_channels_last(model, input_layout=input_layout, output_layout=output_layout)
     names = [v.name or "" for v in hub.graph.outputs]
-    graph = lower(model.graph)
+    graph, held, notes = to_litert(model, input_layout=input_layout, output_layout=output_layout)
     notes += fit_kernels(graph)
     simplify(graph)
     notes += to_integers(graph)

@@ -160,18 +160,9 @@ def close_over(node: ir.Node) -> list[ir.Value]:
 
 def lower_body(body: ir.Graph) -> Graph:
     """A self-contained graph of a node through the compiler's pipeline; its inputs and outputs are in ONNX's order of axes."""
-    from edgekit.layout import to_channels_last
-    from edgekit.litert.decompose import decompose
-    from edgekit.litert.fold_norms import fold_norms
-    from edgekit.litert.lower import lower  # which imports this module
-    from edgekit.litert.split_projections import split_projections
+    from edgekit.litert.pipeline import to_litert  # which imports this module
 
-    model = ir.Model(body, ir_version=10)
-    split_projections(model)
-    fold_norms(model)
-    decompose(model)
-    to_channels_last(model)
-    graph = lower(body)
+    graph, _, _ = to_litert(ir.Model(body, ir_version=10))
     graph.outputs = _constants_themselves(graph)
     return graph
 
