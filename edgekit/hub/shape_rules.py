@@ -236,7 +236,7 @@ def _window(node: ir.Node, contents: Contents) -> Known | None:
 
 
 def _rounded_up(size: int, around: int, begin: int, reach: int, stride: int) -> int:
-    """How many windows there are with ceil_mode; one that would start in the padding at the end is none (ONNX 22, onnxruntime)."""
+    """How many windows there are with ceil_mode; one that starts in the padding at the end is none (onnxruntime, ONNX 22)."""
     count = -(-(size + around - reach) // stride) + 1
     return count - 1 if (count - 1) * stride >= size + begin else count
 

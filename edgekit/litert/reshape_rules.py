@@ -77,7 +77,9 @@ def pointwise_convolution_as_dense(work: Rewiring, op: Operator) -> bool:
     if source is None or source.data is not None or source.shape[-1:] != (depth,):
         return False
     assert weights.data is not None  # is_constant says so
-    matrix = Tensor(f"{weights.name}/matrix", weights.data.shape[::3], weights.dtype, weights.data[:, 0, 0, :], weights.quantization)
+    matrix = Tensor(
+        f"{weights.name}/matrix", weights.data.shape[::3], weights.dtype, weights.data[:, 0, 0, :], weights.quantization
+    )
     moved = Tensor(f"{op.outputs[0].name}/moved", (*source.shape[:-1], outputs), op.outputs[0].dtype)
     op.options = {"fusedActivationFunction": op.activation, "keepNumDims": True}
     op.code = "FULLY_CONNECTED"
