@@ -120,6 +120,7 @@ def bind(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[T
     import onnx_ir
 
     graph = model.graph
+    _register_constants(graph)
     have = {value.name: value for value in graph.inputs}
     unknown = set(have) - {spec.name for spec in inputs}
     missing = [spec.name for spec in outputs if spec.name not in {value.name for value in graph.outputs}]
@@ -133,6 +134,19 @@ def bind(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[T
         value.shape = onnx_ir.Shape(spec.shape)
         value.type = onnx_ir.TensorType(onnx_ir.DataType.from_numpy(np.dtype(spec.dtype)))
     return model
+
+
+def _register_constants(graph: onnx_ir.Graph) -> None:
+    """Make initializers of constants that nodes read and the graph does not list; torch's exporter forgets some (torch 2.13)."""
+    for node in graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.const_value is None or value.producer() is not None or value.graph is not None:
+                continue
+            base, count = value.name or "constant", 0
+            while value.name is None or value.name in graph.initializers:
+                count += 1
+                value.name = f"{base}_{count}"
+            graph.register_initializer(value)
 
 
 def distinct_names(wanted: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
