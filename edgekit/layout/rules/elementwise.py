@@ -18,6 +18,8 @@ Swish Tan Tanh ThresholdedRelu Where Xor
 
 def elementwise_parts(node: ir.Node) -> list[Part]:
     full = rank(node.outputs[0])
+    if any(value_rank(node, slot) > full for slot in free_slots(node)):
+        return fixed(node)  # a result that was declared smaller than its operands
     return aligned(node, full, {s: range(full - value_rank(node, s), full) for s in free_slots(node)})
 
 
