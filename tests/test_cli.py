@@ -1,5 +1,6 @@
 """The commands as a user runs them: output, exit codes, and what they leave behind."""
 
+import functools
 import json
 import os
 import signal
@@ -205,7 +206,9 @@ def interrupted(folder, number):
     """Export on data that never end, and send a signal in the middle."""
     (folder / "slow.py").write_text(SLOW)
     command = [sys.executable, "-m", "edgekit", "export", str(DIGITS), *QUICK, "-o", "p", "--data", "slow.py:digits"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+    # A shell starts what it runs in the background deaf to interrupts, and its children inherit that.
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=hears) as process:
         deadline = time.monotonic() + 60
         while not (folder / "started").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
