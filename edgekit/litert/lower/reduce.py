@@ -11,7 +11,7 @@ from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.table import Node, lowers
 
-MANY_ROWS = 4096
+MANY_ROWS = 16384
 """From how many positions on a sum is taken in two steps."""
 DIRECT = {
     "ReduceMax": "REDUCE_MAX",
