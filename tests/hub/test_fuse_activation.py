@@ -78,3 +78,12 @@ def test_what_only_looks_alike_stays(case: str) -> None:
 
 def test_swish_stays_two_operators() -> None:
     assert operators(same(f"g (float[2,3] x) => (y) {C} {{ s2 = Sigmoid(x) y = Mul(x, s2) }}")) == {"Sigmoid": 1, "Mul": 1}
+
+
+def test_hard_swish_of_a_scaled_value() -> None:
+    """A BatchNormalization of equal channels leaves one factor, which the gate and its operand share."""
+    model = same(
+        """g (float[2,3] x) => (y) <float c = {0.9995}, float three = {3}, float zero = {0}, float six = {6}> {
+        s = Mul(x, c) a = Add(s, three) r = Clip(a, zero, six) h = Div(r, six) y = Mul(s, h) }"""
+    )
+    assert operators(model) == {"Mul": 1, "HardSwish": 1}

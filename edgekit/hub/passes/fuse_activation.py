@@ -22,7 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.hub.algebra import close, factors, near, polynomial
-from edgekit.hub.edit import Editor, array, integers, is_float, producer, scalar, shape
+from edgekit.hub.edit import Editor, array, integers, is_float, producer, scalar, shape, sole_consumer
 from edgekit.hub.passes.merge_bounds import bounds_of
 
 
@@ -198,6 +198,8 @@ def _fuse_scaled_clip(node: ir.Node, number: float, value: ir.Value, edit: Edito
         inner = [operand for operand in line.inputs if scalar(operand) is None]
         if len(inner) != 1 or inner[0] is None or shape(inner[0]) != shape(x):
             break
+        if x is not bounds.x and sole_consumer(x) is None:
+            break  # others read it scaled: x·c·HardSigmoid(x·c) is a HardSwish of x·c
         x = inner[0]
     terms = polynomial(bounds.x, x)
     if terms is None or set(terms) != {0, 1} or (x is bounds.x and number == 1.0):
