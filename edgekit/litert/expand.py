@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgekit.errors import SourceError
+from edgekit.litert.decompose.builder import take_over
 
 DOMAIN = "edgekit.function"  # of a body while it is prepared
 ROUNDS = 4  # a body may use functions itself
@@ -154,7 +155,5 @@ def _splice(node: ir.Node, body: ir.Model) -> None:
         inner.name = f"{base}/{inner.name}"
         owner.insert_before(node, inner)
     for old, new in zip(node.outputs, results, strict=False):
-        name = old.name
-        old.name, new.name = f"{name}/replaced", name
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        take_over(old, new)
     owner.remove(node, safe=True)

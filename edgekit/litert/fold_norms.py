@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
 from edgekit.layout.rules.shape import transpose_perm
-from edgekit.litert.decompose import Builder
+from edgekit.litert.decompose.builder import Builder
 
 
 def fold_norms(model: ir.Model) -> None:

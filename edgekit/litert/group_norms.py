@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
-from edgekit.litert.decompose import Builder
+from edgekit.litert.decompose.builder import Builder, take_over
 from edgekit.litert.split_projections import only_maker
 
 
@@ -51,9 +51,7 @@ def _recognize(node: ir.Node) -> None:
     constants = [b.const(array.astype(x.dtype.numpy())) for array in (scale, bias)]
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     made = b.op("GroupNormalization", [x, *constants], shape, x.dtype, num_groups=groups, epsilon=epsilon)
-    end.replace_all_uses_with(made, replace_graph_outputs=True)
-    name = end.name
-    end.name, made.name = f"{name}/replaced", name
+    take_over(end, made)
 
 
 def _with_constant(value: ir.Value, op_type: str, channels: int) -> tuple[ir.Value, np.ndarray | None]:

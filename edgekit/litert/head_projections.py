@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
 from edgekit.layout.rules.shape import transpose_perm
-from edgekit.litert.decompose import Builder
+from edgekit.litert.decompose.builder import Builder, take_over
 from edgekit.litert.split_projections import only_maker
 
 HEADS_FIRST = (0, 2, 1, 3)
@@ -99,7 +99,5 @@ def _replace(node: ir.Node, heads: _Heads, rows: dict[ir.Value, ir.Value], trans
         made = b.op("Add", [made, b.const(heads.bias)], shape)
     if transposed:
         made = b.transpose(made, (0, 1, 3, 2))
-    name = out.name
-    out.name, made.name = f"{name}/replaced", name
-    out.replace_all_uses_with(made, replace_graph_outputs=True)
+    take_over(out, made)
     b.graph.remove(node, safe=True)

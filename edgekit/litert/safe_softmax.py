@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
-from edgekit.litert.decompose import Builder
+from edgekit.litert.decompose.builder import Builder, take_over
 
 
 def simplify_safe_softmax(model: ir.Model) -> None:
@@ -50,10 +50,7 @@ def simplify_safe_softmax(model: ir.Model) -> None:
 
 
 def _replace(node: ir.Node, value: ir.Value) -> None:
-    out = node.outputs[0]
-    name = out.name
-    out.name, value.name = f"{name}/replaced", name
-    out.replace_all_uses_with(value, replace_graph_outputs=True)
+    take_over(node.outputs[0], value)
     assert isinstance(node.graph, ir.Graph)
     node.graph.remove(node, safe=True)
 

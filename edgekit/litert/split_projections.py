@@ -21,7 +21,7 @@ from edgekit.layout import constant, dims, rank
 from edgekit.layout import reshape as reshaping
 from edgekit.layout.permutation import Perm, held_shape, identity, inverse, restrict
 from edgekit.layout.rules.shape import transpose_perm
-from edgekit.litert.decompose import Builder
+from edgekit.litert.decompose.builder import Builder, take_over
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,5 @@ def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: li
             made = b.transpose(made, perm)
         if dims(made) != dims(out):
             made = b.reshape(made, dims(out))
-        name = out.name
-        out.name, made.name = f"{name}/replaced", name
-        out.replace_all_uses_with(made, replace_graph_outputs=True)
+        take_over(out, made)
     graph.remove(node, safe=True)

@@ -258,16 +258,10 @@ def _plain_version(op: Operator) -> int:
             return (4 if op.code == "ADD" else 5) if first == "int64" else 3 if op.code == "SUB" and rank > 4 else 1
         case "MUL":
             return 6 if first in ("int64", "complex64") else 1
-        case "EQUAL" | "NOT_EQUAL" | "GREATER" | "GREATER_EQUAL" | "LESS" | "LESS_EQUAL" | "MAXIMUM" | "MINIMUM":
-            return 1
         case "TRANSPOSE":
             return 4 if (op.inputs[0] is not None and op.inputs[0].rank > 4) else 1
-        case "SPLIT" | "PAD" | "PADV2" | "TILE" | "SELECT_V2" | "SLICE" | "SUM" | "MEAN":
-            return 1
         case "DEQUANTIZE":
             return 3 if first == "float16" else 1
-        case "LEAKY_RELU":
-            return 1
         case _:
             return 1
 

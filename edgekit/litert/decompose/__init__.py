@@ -13,7 +13,7 @@ from edgekit.errors import EdgekitError
 from edgekit.hub.facts import unexpected
 from edgekit.layout import dims, rank
 from edgekit.litert.decompose import linear, normalization, pooling, reduction, signal, space
-from edgekit.litert.decompose.builder import Builder, Decomposition, is_used
+from edgekit.litert.decompose.builder import Builder, Decomposition, is_used, take_over
 
 __all__ = ["DECOMPOSITIONS", "Builder", "Decomposition", "decompose", "has_lowering"]
 
@@ -37,9 +37,7 @@ def decompose(model: ir.Model) -> None:
         if values is None:
             continue
         for old, new in zip(node.outputs, values, strict=False):
-            name = old.name
-            old.name, new.name = f"{name}/replaced", name
-            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            take_over(old, new)
         graph.remove(node, safe=True)
         waiting += builder.made[::-1]
 

@@ -14,6 +14,13 @@ from edgekit.layout import dims
 Shape = Sequence[int | str]
 
 
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Everyone who takes `old` takes `new` from now on, which gets its name; graph outputs included."""
+    name = old.name
+    old.name, new.name = f"{name}/replaced", name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
 class Builder:
     """Places nodes before `node`, with names, dtypes and shapes of what they make."""
 
