@@ -27,6 +27,8 @@ def merge_reshapes(work: Rewiring, op: Operator) -> bool:
         return True
     if source is None or source.data is not None or source.shape != result.shape or not source.is_static:
         return False
+    if not _mean_the_same(result, source):
+        return False
     if result not in work.outputs:
         work.remove(op)
         work.replace(result, source)
@@ -127,7 +129,7 @@ def reshape_past_unary(work: Rewiring, op: Operator) -> bool:
     if source is None or before is None or before.code != "RESHAPE" or work.only_user(source) is not op:
         return False
     inner = before.inputs[0]
-    if inner is None or inner.data is not None or not is_constant(before, 1):
+    if inner is None or inner.data is not None or not is_constant(before, 1) or not _mean_the_same(source, inner):
         return False
     moved = Tensor(f"{result.name}/moved", inner.shape, result.dtype, None, result.quantization)
     # elementwise first, then the reshape: neighbours on both sides can then merge
@@ -143,6 +145,11 @@ def reshape_past_unary(work: Rewiring, op: Operator) -> bool:
     work.set_output(op, moved)
     work.producer[result] = reshape
     return True
+
+
+def _mean_the_same(tensor: Tensor, other: Tensor) -> bool:
+    """Whether integers of one tensor are read in the other as it says itself."""
+    return tensor.quantization is None or tensor.quantization.same_as(other.quantization)
 
 
 def _place(graph: Graph, op: Operator) -> int:

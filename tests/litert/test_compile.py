@@ -140,6 +140,20 @@ def test_outputs_that_no_operator_makes_are_copied() -> None:
         np.testing.assert_array_equal(made[name], array)
 
 
+def test_a_weight_may_be_an_output_of_no_declared_shape() -> None:
+    proto = model(
+        """net (float[1,1,3,3] x) => (float[1,2,10,8] y, float[] w) {
+            y = ConvTranspose<output_padding=[1,1], strides=[3,2]>(x, w)
+        }""",
+        w=RNG.normal(size=(1, 2, 3, 3)).astype(np.float32),
+    )
+    assert not proto.graph.output[1].type.tensor_type.HasField("shape")
+    feeds = {"x": RNG.normal(size=(1, 1, 3, 3)).astype(np.float32)}
+    made = artifact_results(litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto))), feeds)
+    for name, array in source_results(proto, feeds).items():
+        assert relative_error(array, made[name]) < 1e-6
+
+
 def test_an_unknown_operator_is_named() -> None:
     node = onnx.helper.make_node("NoSuchOperator", ["x"], ["y"], name="odd", domain="com.example")
     x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")

@@ -7,6 +7,7 @@
 4. the shapes that the caller gives replace those of the inputs; a symbol that gets a number gets it everywhere
 5. a dimension of an input that has neither number nor name is named `{input}_d{axis}`
 6. declared shapes that the new inputs may contradict are forgotten
+7. the type and the shape of an initializer are its tensor's, whatever an output of that name declares
 """
 
 from __future__ import annotations
@@ -34,8 +35,16 @@ def settle_interface(model: ir.Model, shapes: Mapping[str, tuple[int | str, ...]
         for value in [value for value in graph.inputs if value.is_initializer()]:
             if graph is model.graph:
                 graph.inputs.remove(value)
+        for value in graph.initializers.values():
+            _know_tensor(value)
     _name(model)
     _fix_shapes(model, shapes)
+
+
+def _know_tensor(value: ir.Value) -> None:
+    tensor = value.const_value
+    if tensor is not None and not value.is_graph_input():
+        value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
 
 
 def _inline_functions(model: ir.Model) -> None:

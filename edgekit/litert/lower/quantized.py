@@ -104,7 +104,7 @@ def _dequantize(node: Node, quantization: Quantization) -> None:
         # The same integers, read in another way than they were written.
         held = node.like(node.x, f"{node.y.name}/reread")
         held.quantization = quantization
-        node.reshape(node.x, node.x.shape, out=held)
+        node.emit("BITCAST", [node.x], held)
     node.emit("DEQUANTIZE", [held])
 
 

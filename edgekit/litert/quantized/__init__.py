@@ -9,6 +9,8 @@ them (edgekit.litert.quantized.arithmetic, .moves), and writes a DEQUANTIZE only
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
 from edgekit.litert.peephole import remove_dead
 from edgekit.litert.quantized.arithmetic import ARITHMETIC, fuse_clamps
@@ -57,17 +59,43 @@ def _note(code: str, reason: str, names: list[str]) -> str:
 
 
 def _name_grids(graph: Graph) -> None:
-    """Integers that are moved as they are mean before what they mean after: delegates refuse int8 without scales."""
+    """Integers that are moved as they are mean before what they mean after: delegates refuse int8 without scales, or with others.
+
+    Where the model reads them in another way than it wrote them, a BITCAST stands between the two.
+    """
     for operators, forward in ((graph.operators, True), (graph.operators[::-1], False)):
         for op in operators:
-            if op.code not in MOVES:
-                continue
-            moved = [t for i in data_places(op) if (t := op.inputs[i]) is not None]
-            givers, takers = (moved, op.outputs) if forward else (op.outputs, moved)
-            grid = next((t.quantization for t in givers if t.quantization is not None and t.dtype.itemsize == 1), None)
+            moved, results = _moved_integers(op)
+            givers, takers = (moved, results) if forward else (results, moved)
+            grid = next((t.quantization for t in givers if t.quantization is not None), None)
             for tensor in takers:
-                if grid is not None and tensor.quantization is None and tensor.dtype == givers[0].dtype:
-                    tensor.quantization = grid
+                tensor.quantization = tensor.quantization or grid
+    graph.operators = [step for op in graph.operators for step in _on_one_grid(op)]
+
+
+def _moved_integers(op: Operator) -> tuple[list[Tensor], list[Tensor]]:
+    """The 8-bit operands that an operator moves, and its results of their dtype."""
+    operands = [op.inputs[i] for i in data_places(op)] if op.code in MOVES else []
+    moved = [t for t in operands if t is not None and t.dtype in (np.int8, np.uint8)]
+    return moved, [t for t in op.outputs if moved and t.dtype == moved[0].dtype]
+
+
+def _on_one_grid(op: Operator) -> list[Operator]:
+    """The operator, and BITCASTs around it where its integers mean different things."""
+    moved, results = _moved_integers(op)
+    grids = [t.quantization for t in (*moved, *results) if t.quantization is not None]
+    if all(grid.same_as(grids[0]) for grid in grids):
+        return [op]
+    before, after = [], []
+    for i, tensor in enumerate(op.inputs):
+        if tensor in moved and tensor is not None and not grids[0].same_as(tensor.quantization):
+            reread = op.inputs[i] = Tensor(f"{tensor.name}/reread", tensor.shape, tensor.dtype, tensor.data, grids[0])
+            before += [Operator("BITCAST", [tensor], [reread])] if tensor.data is None else []
+    for i, tensor in enumerate(op.outputs):
+        if tensor in results and not grids[0].same_as(tensor.quantization):
+            op.outputs[i] = Tensor(f"{tensor.name}/reread", tensor.shape, tensor.dtype, None, grids[0])
+            after.append(Operator("BITCAST", [op.outputs[i]], [tensor]))
+    return [*before, op, *after]
 
 
 def _convert_operator(walk: Integers, op: Operator, kept: dict[tuple[str, str], list[str]]) -> None:

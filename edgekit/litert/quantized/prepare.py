@@ -138,6 +138,8 @@ def _move_numbers(graph: ir.Graph) -> None:
             grids[node.outputs[0]] = node
         if node.op_type not in _MOVES or node.domain not in ("", "ai.onnx"):
             continue
+        if node.op_type == "Pad":
+            _write_fill(node)
         given = _MOVES[node.op_type]
         places = [i for i in (range(len(node.inputs)) if given is None else given) if _operand(node, i) is not None]
         linear = grids.get(node.inputs[0]) if node.inputs else None  # type: ignore[arg-type]
@@ -152,6 +154,16 @@ def _move_numbers(graph: ir.Graph) -> None:
         for out in node.outputs:
             if out.dtype == linear.outputs[0].dtype and (out.uses() or out.is_graph_output()):
                 grids[_quantize_again(graph, node, out, linear)] = linear
+
+
+def _write_fill(node: ir.Node) -> None:
+    """What ONNX pads integers with is the integer 0, not the number 0."""
+    x = _operand(node, 0)
+    if x is None or x.dtype not in (ir.DataType.INT8, ir.DataType.UINT8) or _operand(node, 2) is not None:
+        return
+    if "mode" not in node.attributes or node.attributes["mode"].as_string() == "constant":
+        node.resize_inputs(max(3, len(node.inputs)))
+        node.replace_input_with(2, Builder(node).const(np.zeros((), x.dtype.numpy())))
 
 
 def _same_grid(value: ir.Value | None, linear: ir.Node, grids: dict[ir.Value, ir.Node]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from edgekit.litert.graph import Operator
 
-_SINCE_FIRST = {"ELU", "EXPAND_DIMS", "HARD_SWISH", "MIRROR_PAD", "PRELU", "RESHAPE", "SELECT_V2", "SQUEEZE", "TILE"}
+_SINCE_FIRST = frozenset("BITCAST ELU EXPAND_DIMS HARD_SWISH MIRROR_PAD PRELU RESHAPE SELECT_V2 SQUEEZE TILE".split())
 """Operators whose first version takes int8."""
 
 
