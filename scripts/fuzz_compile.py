@@ -265,8 +265,6 @@ def _incomparable(model: Any) -> str:
     for node in model.graph.node:
         if node.op_type in OTHERWISE:
             return OTHERWISE[node.op_type]
-        if node.op_type in ("GRU", "LSTM", "RNN") and any(node.input[4:5]):
-            return "the last state of a sequence of length 0 is 0 in onnxruntime, the initial one here"
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype.kind == "f" and not np.isfinite(array).all():

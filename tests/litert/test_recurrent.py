@@ -35,6 +35,7 @@ class Layer:
     bias: bool = True
     initial: str = ""  # "constant", "input", or none
     lengths: str = ""  # the same, of sequence_lens
+    empty: bool = False  # whether one of the sequences has no steps
     peepholes: bool = False
     weights: str = "constant"
     outputs: tuple[str, ...] = ("Y", "Y_h", "Y_c")
@@ -53,7 +54,7 @@ class Layer:
         if self.bias:
             made["B"] = normal(directions, 2 * rows)
         if self.lengths:
-            made["sequence_lens"] = np.array([self.steps - 3, self.steps], np.int32)
+            made["sequence_lens"] = np.array([0 if self.empty else self.steps - 3, self.steps], np.int32)
         if self.initial:
             made["initial_h"] = normal(directions, BATCH, self.hidden)
             if self.kind == "LSTM":
@@ -99,7 +100,7 @@ class Layer:
             states = [name for name in ("initial_h", "initial_c") if name in arrays]
             made |= {name: noise.normal(size=arrays[name].shape).astype(np.float32) for name in states}
         if self.lengths == "input":
-            made["sequence_lens"] = np.array([self.steps - seed, 2], np.int32)
+            made["sequence_lens"] = np.array([self.steps - seed, 0 if self.empty else 2], np.int32)
         return made
 
     def error(self) -> float:
@@ -123,6 +124,14 @@ def test_initial_states_that_are_zero_or_constant(kind: str, steps: int, initial
 @pytest.mark.parametrize("steps", [SHORT, LONG])
 def test_sequences_of_different_lengths(kind: str, lengths: str, direction: str, steps: int) -> None:
     assert Layer(kind, steps, direction, lengths=lengths, initial="input").error() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths", "initial"), [*itertools.product(GATES, ("constant", "input"), ("", "constant", "input"))]
+)
+def test_the_last_state_of_an_empty_sequence_is_zero(kind: str, lengths: str, initial: str) -> None:
+    for steps in (SHORT, LONG):
+        assert Layer(kind, steps, "bidirectional", lengths=lengths, initial=initial, empty=True).error() < TOLERANCE
 
 
 def test_lengths_that_are_all_full_cost_nothing() -> None:

@@ -61,9 +61,10 @@ def recurrent(node: Node) -> None:
     for d, backwards in enumerate(directions):
         layer = _Direction(_cell(node, d, functions[d], batch), time, backwards, node.has_output(0), mask is not None, str(d))
         given = [*_projected(node, d, steps, layer), *([mask] if mask is not None else [])]
-        sequence, state = _run(node, layer, given, steps, _initial_state(node, d, layer))
+        initial = _initial_state(node, d, layer)
+        sequence, state = _run(node, layer, given, steps, initial)
         sequences += [sequence] if sequence is not None else []
-        finals.append(state)
+        finals.append(_zero_where_empty(node, initial, state, layer))
     if sequences:
         _stack(node, sequences, time + 1, node.y)
     for i in range(len(finals[0])):
@@ -315,6 +316,25 @@ def _mask(node: Node, time: int, steps: int, batch: Dim) -> Tensor | None:
     shape = (batch, steps, 1) if time else (steps, batch, 1)
     return node.emit("LESS", [node.const(number, hint="steps"), node.reshape(lengths, column, "lengths")],
                      node.temp(shape, "mask", bool))  # fmt: skip
+
+
+def _zero_where_empty(node: Node, initial: State, last: tuple[Tensor, ...], layer: _Direction) -> tuple[Tensor, ...]:
+    """The last state of a sequence without steps is 0 in onnxruntime, whatever it began with; ONNX does not say."""
+    lengths = node.inputs[4] if node.has_input(4) else None
+    if lengths is None or all(state is None for state in initial) or (lengths.data is not None and (lengths.data > 0).all()):
+        return last
+    hint = f"{layer.hint}/not_empty"
+    zero = node.const(0, np.float32, f"{hint}/zero")
+    column = node.reshape(lengths, (layer.cell.batch, 1), f"{hint}/lengths")
+    if column.data is not None:
+        has_steps = node.const(column.data > 0, hint=hint)
+    else:
+        none = node.const(0, column.dtype, f"{hint}/none")
+        has_steps = node.emit("GREATER", [column, none], node.temp(column.shape, hint, bool))
+    return tuple(
+        after if before is None else node.emit("SELECT_V2", [has_steps, after, zero], node.like(after, f"{layer.hint}/last{i}"))
+        for i, (before, after) in enumerate(zip(initial, last, strict=True))
+    )
 
 
 def _functions(node: Node, directions: int) -> list[tuple[Activation, ...]]:
