@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.contract import Artifact, Feeds, Results, TensorSpec
 from edgekit.errors import ArtifactError, InputError, QuantizeError, TargetError
 from edgekit.inspect import inspect
+from edgekit.ort.probe import PROBES
 from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
 from edgekit.preprocess import Preprocess
 from edgekit.quantize import PRECISIONS, Calibration, Conditioned, condition, load_data, parse_precision
@@ -110,10 +111,11 @@ def export(
         if "int8" in plan.precisions and calibrated is not None:
             tell("preparing for int8", 0, 0)
             conditioned = condition(hub, calibrated)
+        probes = [chosen.feeds[i] for i in evenly_spaced(len(chosen.feeds), PROBES)]
         artifacts, companions, runners = [], [], {}
         for step, build in enumerate(plan.builds):
             tell(f"making {build}", step, len(plan.builds))
-            for artifact in _build(build, hub, calibrated, conditioned if build.precision == "int8" else None):
+            for artifact in _build(build, hub, calibrated, conditioned if build.precision == "int8" else None, probes):
                 if not artifact.inputs:
                     companions.append(draft.add(artifact.file, artifact.data))
                     continue
@@ -218,14 +220,18 @@ def _hub(model: Source) -> tuple[onnx_ir.Model, tuple[str, ...]]:
 
 
 def _build(
-    build: _Build, hub: onnx_ir.Model, calibration: Calibration | None, conditioned: Conditioned | None
+    build: _Build,
+    hub: onnx_ir.Model,
+    calibration: Calibration | None,
+    conditioned: Conditioned | None,
+    probes: Sequence[Feeds],
 ) -> Iterator[Artifact]:
     """Everything that one runtime gives in one precision; `conditioned` is the graph that loses less to int8."""
     graph, ranges, notes = (hub, {}, ()) if conditioned is None else (conditioned.hub, conditioned.ranges, conditioned.notes)
     if build.runtime == "ort":
         from edgekit import ort
 
-        for artifact in ort.build(graph, build.precision, calibration=calibration, ranges=ranges):
+        for artifact in ort.build(graph, build.precision, calibration=calibration, ranges=ranges, probes=probes):
             if artifact.format.removesuffix("-config") in build.formats:
                 yield replace(artifact, notes=(*artifact.notes, *notes))
         return

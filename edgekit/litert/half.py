@@ -12,6 +12,7 @@ from edgekit.litert.graph import Graph, Operator, Tensor
 
 SMALLEST = 8  # elements; a smaller constant stays float32, where it costs less than the operator that would expand it
 HALF_MAX = float(np.finfo(np.float16).max)
+HALF_LEAST = 2.0**-12  # from here down float16 has fewer and fewer of its 11 bits, and nothing below 6e-8
 
 # What a spectrum goes through between its filters and its logarithm: sums, products and powers of what the filters give, and
 # operators that only move values. Anything else (an activation, a softmax) bounds the values, and the filters before it are safe.
@@ -26,7 +27,8 @@ _FILTERS = frozenset("BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED".sp
 def to_half(graph: Graph) -> list[str]:
     """Store float32 constants in half precision, in place. Returns notes on what stays float32, and why.
 
-    That is: a constant with values beyond ±65504, and the filters whose results go through a logarithm. A filter of a spectrum
+    That is: a constant with values beyond ±65504, one with nothing but values near zero, and the filters whose results go
+    through a logarithm. A filter of a spectrum
     passes next to nothing of most of its input; rounding it to 11 bits lets a trace of the rest through, which the logarithm
     makes as large as a signal (basic-pitch: cosine 0.9993 with its constant-Q filters in half precision).
     """
@@ -45,8 +47,9 @@ def to_half(graph: Graph) -> list[str]:
                 if tensor in logged:
                     continue
                 if tensor not in expanded:
-                    if np.abs(tensor.data).max(initial=0.0) > HALF_MAX:
-                        notes.append(f"{tensor.name} stays float32: it has values beyond ±65504")
+                    largest = np.abs(tensor.data).max(initial=0.0)
+                    if largest > HALF_MAX or 0 < largest < HALF_LEAST:
+                        notes.append(f"{tensor.name} stays float32: its largest value is {largest:.3g}")
                         continue
                     half = Tensor(f"{tensor.name}/half", tensor.shape, np.dtype(np.float16), tensor.data.astype(np.float16))
                     expanded[tensor] = Tensor(tensor.name, tensor.shape, tensor.dtype)

@@ -11,6 +11,7 @@ from edgekit.errors import QuantizeError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgekit.contract import Feeds
     from edgekit.quantize import Calibration
     from edgekit.quantize.recipe import Recipe
 
@@ -24,18 +25,20 @@ def build(
     calibration: Calibration | None = None,
     recipe: Recipe | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
+    probes: Sequence[Feeds] = (),
 ) -> list[Artifact]:
     """All ONNX Runtime artifacts of one precision.
 
     Every artifact has the hub's inputs and outputs: same names, same shapes, same dtypes (float32 also for fp16 and int8).
-    Each has been loaded by onnxruntime. The same hub and the same calibration data give the same bytes.
+    Each has been loaded by onnxruntime. The same hub and the same data give the same bytes.
 
     Args:
         hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
         precision: One of `edgekit.quantize.PRECISIONS`.
-        calibration: Real inputs. `int8` needs them; `fp16` uses them, where given, to find values beyond float16.
+        calibration: Real inputs, which `int8` needs.
         recipe: How to quantize int8.
         ranges: Of activations, by value name, for `int8`: what `edgekit.quantize.condition` finds.
+        probes: Inputs on which `fp16` looks for values that float16 is too short for. A few are enough.
 
     Returns:
         `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16), and for the latter an artifact of the format
@@ -55,7 +58,7 @@ def build(
     elif precision == "fp16":
         from edgekit.ort.fp16 import to_float16
 
-        model, notes = to_float16(hub, calibration)
+        model, notes = to_float16(hub, probes)
     elif precision in ("int8", "int8-dynamic"):
         from edgekit.quantize.qdq import quantize_dynamic, quantize_static
 

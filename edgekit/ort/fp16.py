@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from edgekit.errors import QuantizeError
 from edgekit.ort.model import clean, to_proto
-from edgekit.ort.probe import INFINITE, PROBES, largest_magnitudes
+from edgekit.ort.probe import INFINITE, largest_magnitudes
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
     from edgekit.contract import Feeds
-    from edgekit.quantize import Calibration
 
 LARGEST = 65504.0
 SMALLEST = 2.0**-24
@@ -39,17 +38,23 @@ _SPECTRAL = frozenset(
     "Reshape Slice Split Sqrt Squeeze Sub Transpose Unsqueeze".split()
 )
 
-# How close to float16's end an activation counts as beyond it.
-_MARGIN = 0.5
+# What an activation may reach on the inputs that were tried: half of float16's end, and at the other end a magnitude whose
+# thousandth part still has the 11 bits that float16 gives to ordinary numbers (below 2**-14 it gives fewer and fewer).
+_HIGHEST = LARGEST / 2
+_LOWEST = 2.0**-8
+
+# So many nodes that stay in float32 are named one by one.
+_NAMED = 4
 
 
-def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[bytes, list[str]]:
+def to_float16(hub: ir.Model, feeds: Sequence[Feeds] = ()) -> tuple[bytes, list[str]]:
     """The hub in float16: an ONNX file and notes on what stayed in float32.
 
     Every node computes in float16 except those that the ONNX schema does not allow it for, that need float32's range
     (sums, powers), that have a weight beyond ±65504, that filter what goes through a logarithm (rounded filters leak, and a
-    logarithm makes a trace as large as a signal), or, where calibration data are given, have an activation beyond half of
-    float16's range. Between the two kinds are Casts; inputs and outputs stay float32. Values keep their names.
+    logarithm makes a trace as large as a signal), or that, on `feeds`, have an activation beyond half of float16's range or
+    one that stays below 1/256 everywhere. Between the two kinds are Casts; inputs and outputs stay float32. Values keep
+    their names.
 
     Raises:
         QuantizeError: The type of a value is not known.
@@ -60,28 +65,31 @@ def to_float16(hub: ir.Model, calibration: Calibration | None = None) -> tuple[b
 
     proto = onnx.shape_inference.infer_shapes(to_proto(hub), data_prop=True)
     model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ir.from_proto(proto)).model
-    beyond = _beyond_range(proto, calibration.subset(PROBES)) if calibration else {}
-    conversion = _Conversion(model.graph, beyond)
+    conversion = _Conversion(model.graph, _out_of_range(proto, feeds) if feeds else {})
     conversion.run()
     data = clean(ir.to_proto(model)).SerializeToString(deterministic=True)
     return data, conversion.notes
 
 
-def _beyond_range(proto: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, float]:
-    """Names of values that leave float16's range on real inputs, with their largest magnitude."""
-    return {name: size for name, size in largest_magnitudes(proto, feeds).items() if LARGEST * _MARGIN < size < INFINITE}
+def _out_of_range(proto: onnx.ModelProto, feeds: Iterable[Feeds]) -> dict[str, float]:
+    """Names of values that float16 is too short for, at either end, with the largest magnitude that they reach."""
+    reached = largest_magnitudes(proto, feeds).items()
+    return {name: size for name, size in reached if 0 < size < _LOWEST or _HIGHEST < size < INFINITE}
 
 
 @dataclass
 class _Conversion:
     """One graph on its way to float16.
 
-    `copies` holds, by value and dtype, the Cast or the converted weight that stands in for a value.
+    `out_of_range` holds the activations that float16 is too short for and what they reach; `kept` the nodes that stay in
+    float32 for a reason that a reader must know; `copies`, by value and dtype, the Cast or the converted weight that stands
+    in for a value.
     """
 
     graph: ir.Graph
-    beyond: dict[str, float]
+    out_of_range: dict[str, float]
     notes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
     logged: set[ir.Node] = field(default_factory=set)
 
@@ -94,6 +102,9 @@ class _Conversion:
             self.notes.append(f"a logarithm and the {len(self.logged) - 1} nodes before it stay in float32: rounding would show")
         for node in list(self.graph):
             self._convert(node)
+        self.notes += self.kept[:_NAMED]
+        if len(self.kept) > _NAMED:
+            self.notes.append(f"{len(self.kept) - _NAMED} more nodes stay in float32 for such reasons")
         for value in outputs:
             self._restore_output(value)
         for name, value in list(self.graph.initializers.items()):
@@ -114,7 +125,7 @@ class _Conversion:
         reason = self._reason_for_float32(node)
         if reason is not None:
             if reason:
-                self.notes.append(f"{node.name or node.op_type} ({node.op_type}) stays in float32: {reason}")
+                self.kept.append(f"{node.name or node.op_type} ({node.op_type}) stays in float32: {reason}")
             self._feed_float32(node)
             return
         for i, value in enumerate(node.inputs):
@@ -140,8 +151,9 @@ class _Conversion:
             if weight is not None and _weight_size(weight) > LARGEST:
                 return f"its weight {weight.name!r} reaches {_weight_size(weight):.3g}"
         for activation in (*node.inputs, *node.outputs):
-            if activation is not None and activation.name in self.beyond:
-                return f"the activation {activation.name!r} reaches {self.beyond[activation.name]:.3g}"
+            if activation is not None and activation.name in self.out_of_range:
+                size = self.out_of_range[activation.name]
+                return f"the activation {activation.name!r} reaches {'only ' if size < 1 else ''}{size:.3g}"
         return None
 
     def _feed_float32(self, node: ir.Node) -> None:

@@ -212,16 +212,16 @@ def _keras_application(architecture: str, size: int, rescales: bool) -> Callable
         return {"image": photographs if rescales else photographs / np.float32(127.5) - 1}
 
     def prepare(samples: int) -> Export:
-        model = cache_folder() / "models" / f"{architecture}-seeded.keras"
-        write_once(model, lambda path: _write_keras_application(path, architecture, size, pixels(20)["image"]))
+        model = cache_folder() / "models" / f"{architecture}-initial.keras"
+        write_once(model, lambda path: _write_keras_application(path, architecture, size))
         # Random weights have no classes: which of a thousand scores is highest is decided by a hair.
         return Export(str(model), data.arrays(f"keras-{architecture}", lambda: pixels(4)), gates=("top1_agreement=off",))
 
     return prepare
 
 
-def _write_keras_application(path: Path, architecture: str, size: int, images: np.ndarray) -> None:
-    """Seeded random weights, with the batch statistics of real pictures, so that every layer works in its usual range.
+def _write_keras_application(path: Path, architecture: str, size: int) -> None:
+    """The network with its initial weights, seeded.
 
     Without a final softmax: over random weights it flattens all differences, and parity would show nothing.
     """
@@ -230,12 +230,7 @@ def _write_keras_application(path: Path, architecture: str, size: int, images: n
     keras.utils.set_random_seed(7)
     image = keras.Input((size, size, 3), name="image")
     build = getattr(keras.applications, architecture)
-    model = build(weights=None, input_tensor=image, input_shape=(size, size, 3), classifier_activation=None)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model({"image": images}, training=True)
-    model.save(path)
+    build(weights=None, input_tensor=image, input_shape=(size, size, 3), classifier_activation=None).save(path)
 
 
 KERAS_APPLICATIONS = (
@@ -280,7 +275,7 @@ RECIPES = (
         Recipe(
             f"keras-{architecture.lower()}",
             "keras",
-            "keras.applications, seeded random weights",
+            "keras.applications, initial weights",
             _keras_application(architecture, size, rescales),
             plain_cnn=True,
         )

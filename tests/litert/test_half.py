@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
@@ -27,8 +28,6 @@ def spectrum(last: str) -> onnx.ModelProto:
 
 
 def compiled(last, precision):
-    import onnx_ir as ir
-
     return compile_hub(hub.prepare(ir.from_proto(spectrum(last))), precision=precision)
 
 
@@ -53,3 +52,17 @@ def test_other_filters_are_stored_in_half_precision(last):
     assert half.notes == ()
     assert half.operators["DEQUANTIZE"] == 2, "the filters and the zero bias that CONV_2D takes"
     assert len(half.data) < 0.65 * len(exact.data)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e7])
+def test_a_constant_out_of_the_range_of_half_precision_stays_float32(scale):
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 18]>
+        scaled (float[1, 4] x) => (float[1, 16] y) { y = MatMul(x, w) }""")
+    w = (np.random.default_rng(0).uniform(0.1, 1, (4, 16)) * scale).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    half = compile_hub(hub.prepare(ir.from_proto(model)), precision="fp16")
+    x = np.float32([[1, 2, 3, 4]])
+    got = Interpreter(model_content=half.data).get_signature_runner()(x=x)["y"]
+    np.testing.assert_allclose(got, x @ w, rtol=1e-6)
+    assert any("stays float32: its largest value is" in note for note in half.notes)

@@ -3,12 +3,12 @@
 import numpy as np
 import onnx
 import onnx.parser
+import onnx.reference
 import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from edgekit import ort
-from edgekit.quantize.data import Calibration
 
 FLOAT, FLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
@@ -19,9 +19,9 @@ def model(body, **weights):
     return ir.from_proto(parsed)
 
 
-def converted(hub, feeds, calibration=None):
+def converted(hub, feeds, probes=()):
     """The float16 model, and the cosine between its outputs and the source's."""
-    artifact = ort.build(hub, "fp16", calibration=calibration)[0]
+    artifact = ort.build(hub, "fp16", probes=probes)[0]
     reference = onnxruntime.InferenceSession(ir.to_proto(hub).SerializeToString()).run(None, feeds)
     found = onnxruntime.InferenceSession(artifact.data).run(None, feeds)
     for want, have in zip(reference, found, strict=True):
@@ -89,13 +89,37 @@ def test_activations_beyond_float16_are_found_on_real_inputs():
     body = "g (float[1,64] x) => (float[1,1] y) { a = MatMul(x, w)  b = Mul(a, a)  y = Sqrt(b) }"
     hub = model(body, w=uniform(64, 1))
     feeds = {"x": uniform(1, 64) * 100}
-    data = Calibration((feeds,), "npy", "here", "")
-    found, notes = converted(hub, feeds, data)
+    found, notes = converted(hub, feeds, [feeds])
     kinds = {n.op_type: n for n in found.graph.node}
     assert kinds["MatMul"].input[1] == "w_fp16"
     assert any("Mul" in note and "activation 'b'" in note for note in notes)
     # Without data nothing is known of activations. (onnxruntime on x86 computes in float32 and would hide the overflow.)
     assert ort.build(hub, "fp16")[0].notes == ()
+
+
+def test_activations_that_float16_would_flush_to_zero_are_found_on_the_inputs():
+    """Networks with their first random weights often shrink what goes through them, until nothing is left in float16."""
+    body = """g (float[1,8] x) => (float[1,8] y)
+        { a = MatMul(x, w)  b = MatMul(a, w)  c = MatMul(b, w)  d = MatMul(c, w)  y = MatMul(d, w) }"""
+    hub = model(body, w=uniform(8, 8) / 300)
+    feeds = {"x": uniform(1, 8)}
+    found, notes = converted(hub, feeds, [feeds])
+    assert [n.op_type for n in found.graph.node][:3] == ["Cast", "MatMul", "Cast"]
+    assert sorted(types(found).values()) == [FLOAT, FLOAT16]
+    assert len(notes) == 4
+    assert all("reaches only" in note for note in notes)
+    # onnxruntime on x86 would compute in float32 and hide it; ONNX's own evaluator rounds every value.
+    assert not onnx.reference.ReferenceEvaluator(ort.build(hub, "fp16")[0].data).run(None, feeds)[0].any()
+    reference = onnxruntime.InferenceSession(ir.to_proto(hub).SerializeToString()).run(None, feeds)[0]
+    np.testing.assert_allclose(onnx.reference.ReferenceEvaluator(found).run(None, feeds)[0], reference, rtol=1e-2)
+
+
+def test_many_nodes_that_stay_in_float32_are_counted():
+    chain = " ".join(f"v{i + 1} = Mul(v{i}, w)" for i in range(9))
+    hub = model(f"g (float[4] v0) => (float[4] v9) {{ {chain} }}", w=np.float32([1e5, 2e5, 1, 1]))
+    _, notes = converted(hub, {"v0": np.float32([0, 0, 1, 2])})
+    assert len(notes) == 5
+    assert notes[-1] == "5 more nodes stay in float32 for such reasons"
 
 
 def test_integers_casts_and_names_survive():
