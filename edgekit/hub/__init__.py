@@ -73,6 +73,7 @@ def _patterns() -> Rules:
         merge_bounds,
         merge_reshapes,
         merge_slices,
+        resolve_sequences,
         simplify_constants,
     )
     from edgekit.hub.passes.propagate import FOLD_RULES
@@ -80,6 +81,7 @@ def _patterns() -> Rules:
 
     return combine(
         FOLD_RULES,
+        resolve_sequences.RULES,
         drop_no_ops.RULES,
         canonicalize.RULES,
         merge_bounds.RULES,

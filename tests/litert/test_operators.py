@@ -124,6 +124,8 @@ OTHERS = {
     " { v = Mul(m, m) y = BatchNormalization(x, s, b, m, v) }",
     "determinant": "(float[2,3,3] x) => (float[2] y) { y = Det(x) }",
     "dft": "(float[1,8,1] x) => (float[1,5,2] y) <int64 n = {8}, int64 a = {1}> { y = DFT<onesided=1>(x, n, a) }",
+    "einsum of a diagonal, with more batch axes": "(float[2,3,4,4] x, float[3,4,5] z) => (float[2,3,5] y)"
+    ' { y = Einsum<equation="...ii,...ik->...k">(x, z) }',
     "inverse dft of another axis": "(float[1,8,3,2] x) => (float[1,8,3,2] y) <int64 n = {8}, int64 a = {1}>"
     " { y = DFT<inverse=1>(x, n, a) }",
     "layer normalization with statistics": "(float[2,3,8] x, float[8] s) => (float[2,3,8] y, float[2,3,1] m)"
@@ -136,6 +138,8 @@ OTHERS = {
     "pad crops": "(float[2,3,4] x) => (float[2,2,7] y) <int64[6] p = {0,-1,1,0,0,2}> { y = Pad(x, p) }",
     "pad by computed amounts@amounts": "(float[4,4] x, int64[4] p) => (float[h,w] y) { y = Pad(x, p) }",
     "softmax cross entropy@classes": "(float[3,5] x, int64[3] t) => (float y) { y = SoftmaxCrossEntropyLoss(x, t) }",
+    "split to a sequence": "(float[5,3] x) => (float[3] y) <int64 i = {-2}>"
+    " { s = SplitToSequence<keepdims=0>(x) y = SequenceAt(s, i) }",
     "stft": "(float[1,64,1] x) => (float[1,7,9,2] y) <int64 s = {8}, int64 n = {16}> { y = STFT<onesided=1>(x, s, , n) }",
 }
 CASES = ELEMENTWISE | PLACES | REDUCTIONS | SPATIAL | OTHERS
