@@ -99,11 +99,18 @@ SPATIAL = {
     " { y = Col2Im<pads=[0,1,0,1]>(x, s, k) }",
     "conv with computed weights": "(float[1,2,5,5] x, float[4,2,3,3] w) => (float[1,4,5,5] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
     "convtranspose 3d": "(float[1,1,3,4,5] x, float[1,2,3,3,3] w) => (float[1,2,5,6,7] y) { y = ConvTranspose(x, w) }",
+    "deformable convolution": "(float[2,4,7,9] x, float[2,24,4,7] o, float[2,12,4,7] m, float[6,2,3,2] w, float[6] b)"
+    " => (float[2,6,4,7] y) { y = DeformConv<kernel_shape=[3,2], strides=[2,1], pads=[1,0,2,0], dilations=[1,2], group=2,"
+    " offset_group=2>(x, w, o, b, m) }",
+    "deformable convolution at given offsets": "(float[1,2,5,6] x, float[1,18,3,4] o, float[3,2,3,3] w)"
+    " => (float[1,3,3,4] y) { y = DeformConv(x, w, o) }",
     "gridsample": "(float[2,3,5,6] x, float[2,4,4,2] g) => (float[2,3,4,4] y)"
     ' { y = GridSample<padding_mode="reflection">(x, g) }',
     "gridsample cubic": "(float[2,3,5,6] x, float[2,4,4,2] g) => (float[2,3,4,4] y)"
     ' { y = GridSample<mode="cubic", align_corners=1>(x, g) }',
     "gridsample nearest": '(float[2,3,5,6] x, float[2,4,4,2] g) => (float[2,3,4,4] y) { y = GridSample<mode="nearest">(x, g) }',
+    "gridsample of a constant": "(float[1,3,3,2] g) => (float[1,2,3,3] y)"
+    " <float[1,2,2,3] x = {0.5,-1,2,3,4,-5,6,7,-8,9,10,1}> { y = GridSample(x, g) }",
     "lp pool": "(float[1,3,8,8] x) => (float[1,3,4,4] y) { y = LpPool<kernel_shape=[2,2], strides=[2,2], p=3>(x) }",
     "max pool 3d": "(float[1,2,6,6,6] x) => (float[1,2,3,3,3] y) { y = MaxPool<kernel_shape=[2,2,2], strides=[2,2,2]>(x) }",
     "max pool dilated": "(float[1,2,9,9] x) => (float[1,2,5,5] y) { y = MaxPool<kernel_shape=[3,3], dilations=[2,2]>(x) }",
@@ -117,6 +124,13 @@ SPATIAL = {
     "resize of a region": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[8] r = {0,0,0.4,0.6,1,1,1.2,0.8},"
     " int64[4] n = {1,1,3,3}>"
     ' { y = Resize<mode="linear", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=3.0>(x, r, , n) }',
+    "roi align": "(float[2,3,6,7] x, float[4,4] r) => (float[4,3,2,3] y) <int64[4] i = {0,1,1,0}>"
+    " { y = RoiAlign<output_height=2, output_width=3, sampling_ratio=2, spatial_scale=2.0>(x, r, i) }",
+    "roi align of the largest": "(float[2,3,6,7] x, float[4,4] r) => (float[4,3,3,2] y) <int64[4] i = {0,1,1,0}>"
+    ' { y = RoiAlign<mode="max", coordinate_transformation_mode="output_half_pixel", output_height=3, output_width=2,'
+    " sampling_ratio=3, spatial_scale=1.5>(x, r, i) }",
+    "roi align of one sample": "(float[1,3,6,7] x, float[4,4] r) => (float[4,3,2,2] y) <int64[4] i = {0,0,0,0}>"
+    " { y = RoiAlign<output_height=2, output_width=2, sampling_ratio=1>(x, r, i) }",
     "space to depth": "(float[1,2,4,6] x) => (float[1,8,2,3] y) { y = SpaceToDepth<blocksize=2>(x) }",
 }
 OTHERS = {
@@ -165,6 +179,8 @@ REFUSED = {
     "training": "(float[4] x) => (float[4] y) <float r = {0.5}, bool t = {1}> { y = Dropout(x, r, t) }",
     "random numbers": "(float[4] x) => (float[4] y) { y = RandomUniformLike(x) }",
     "shift of 64 bits": '(uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> { y = BitShift<direction="RIGHT">(x, n) }',
+    "as many samples as a box is large": "(float[1,1,4,4] x, float[1,4] r) => (float[1,1,2,2] y) <int64[1] i = {0}>"
+    " { y = RoiAlign<output_height=2, output_width=2>(x, r, i) }",
     "ambiguous resize": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[4] s = {1,1,0.8,0.8}>"
     ' { y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }',
 }
@@ -179,6 +195,9 @@ def test_what_cannot_be_expressed_is_refused_with_a_remedy(name: str) -> None:
 
 
 DYNAMIC = {
+    "roi align": "(float[n,4] x) => (float[n,2,2,2] y) <int64[1] a = {1}, float z = {0},"
+    " float[1,2,3,3] m = {0.5,-1,2,3,4,-5,6,7,-8,9,10,1,2,3,4,5,6,7}> { b = Mul(x, z) s = ReduceSum<keepdims=0>(b, a)"
+    " i = Cast<to=7>(s) y = RoiAlign<output_height=2, output_width=2, sampling_ratio=2, spatial_scale=2.0>(m, x, i) }",
     "slice": "(float[n,6] x) => (float[n,3] y) <int64[1] b={5}, int64[1] e={-100}, int64[1] a={1}, int64[1] s={-2}>"
     " { y = Slice(x, b, e, a, s) }",
     "reductions and softmax": "(float[n,6] x) => (float[n,6] y) <int64[1] a = {1}>"

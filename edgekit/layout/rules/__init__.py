@@ -76,6 +76,9 @@ def _mark_channels_last(r: Rewriter) -> None:
     if r.moved:
         r.node.domain = CHANNELS_LAST
         r.node.version = 1
+        feature_map = constant(r.node.inputs[0])
+        if feature_map is not None:  # then something else is computed: the weights, the boxes
+            r.set_constant(0, feature_map.transpose(channels_last(feature_map.ndim)), "map")
 
 
 def _keep(r: Rewriter) -> None:
@@ -87,7 +90,7 @@ _REDUCTIONS = (
 )
 SPATIAL = """
 AveragePool Conv ConvTranspose DepthToSpace GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample LpPool LRN MaxPool Resize
-SpaceToDepth
+RoiAlign SpaceToDepth
 """.split()
 
 CHANNELS_FIRST_RULES: dict[str, Rule] = {

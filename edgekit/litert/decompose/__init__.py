@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgekit.errors import EdgekitError
 from edgekit.hub.facts import unexpected
 from edgekit.layout import dims, rank
-from edgekit.litert.decompose import linear, normalization, pooling, reduction, signal, space
+from edgekit.litert.decompose import deformable, linear, normalization, pooling, reduction, signal, space
 from edgekit.litert.decompose.builder import Builder, Decomposition, is_used, take_over
 
 __all__ = ["DECOMPOSITIONS", "Builder", "Decomposition", "decompose", "has_lowering"]
@@ -68,6 +68,7 @@ def _last_axis(node: ir.Node, b: Builder) -> list[ir.Value] | None:
 
 
 DECOMPOSITIONS: dict[str, Decomposition] = {
+    **deformable.DECOMPOSITIONS,
     **linear.DECOMPOSITIONS,
     **normalization.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,

@@ -25,6 +25,7 @@ from edgekit.litert.lower import (
     quantized,
     recurrent,
     reduce,
+    regions,
     resize,
     sample,
     scatter,
@@ -39,7 +40,7 @@ __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
 _REGISTERED = (
     bitwise, control, convolution, detect, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce,
-    resize, sample, scatter, shape, slicing, trigonometry,
+    regions, resize, sample, scatter, shape, slicing, trigonometry,
 )  # fmt: skip
 """Importing these modules fills the table."""
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.litert.graph import Dim, Tensor
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
+
+PIXELS = "pixels"
+"""A value of the attribute `coordinates`, which is ours: the grid has places in pixels, in the order of the spatial axes."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ def grid_sample(node: Node) -> None:
         raise node.refuse("ONNX defines cubic sampling for images only", "use mode linear", "mode")
     steps = _Steps(node, (*points[:-1], 1))
     axes = []
+    in_pixels = node.string("coordinates") == PIXELS
     for axis, length in enumerate(spatial):
-        given = steps.coordinate(grid, len(spatial) - 1 - axis)  # the grid has x before y
+        given = steps.coordinate(grid, axis if in_pixels else len(spatial) - 1 - axis)  # ONNX's grid has x before y
         axes.append(_taps(steps, given, length, mode))
     flat = node.reshape(x, (size[0] * int(np.prod(spatial)), size[-1]), "pixels")
     batch = node.const(
@@ -56,7 +61,7 @@ def _taps(f: _Steps, given: Tensor, length: int, mode: str) -> list[Tap]:
     node = f.node
     aligned, padding = bool(node.integer("align_corners", 0)), node.string("padding_mode", "zeros")
     scale, shift = ((length - 1) / 2, (length - 1) / 2) if aligned else (length / 2, (length - 1) / 2)
-    place = f("ADD", f("MUL", given, scale), shift)
+    place = given if node.string("coordinates") == PIXELS else f("ADD", f("MUL", given, scale), shift)
     if mode == "nearest":
         place = _inside(f, place, length, padding, aligned) if padding == "reflection" else place
         return [_bounded(f, f.one("ROUND", place), None, length, padding, aligned)]
@@ -121,47 +126,24 @@ def _row(f: _Steps, taps: tuple[Tap, ...], spatial: tuple[int, ...], batch: Tens
         at = f("ADD", f("MUL", at, float(length)), tap.place)
         if tap.weight is not None:
             weight = tap.weight if weight is None else f("MUL", weight, tap.weight)
-    pixel = f.as_int(at)
-    row = f.node.emit("ADD", [pixel, batch], f.node.like(pixel, "row"))
-    return f.node.reshape(row, f.shape[:-1], "rows"), weight
+    pixel = f.cast(at, np.int32)
+    return f.node.reshape(f("ADD", pixel, batch), f.shape[:-1], "rows"), weight
 
 
-class _Steps:
-    """Emits elementwise operators on one value per sampled point."""
+class _Steps(Steps):
+    """Steps on one value per sampled point."""
 
     def __init__(self, node: Node, shape: tuple[Dim, ...]) -> None:
-        self.node, self.shape = node, shape
-        self._count = 0
-
-    def __call__(self, code: str, left: Tensor, right: Tensor | float) -> Tensor:
-        other = right if isinstance(right, Tensor) else self.constant(right)
-        return self.node.emit(code, [left, other], self._temp())
-
-    def one(self, code: str, x: Tensor) -> Tensor:
-        return self.node.emit(code, [x], self._temp())
+        super().__init__(node)
+        self.shape = shape
 
     def clip(self, x: Tensor, length: int) -> Tensor:
         return self("MINIMUM", self("MAXIMUM", x, 0.0), length - 1.0)
 
     def coordinate(self, grid: Tensor, i: int) -> Tensor:
         """The i-th coordinate of every point."""
-        begin, lengths = [0] * (grid.rank - 1) + [i], [*self.shape[:-1], 1]
-        inputs = [grid, self.node.ints(begin, f"begin{i}"), self.node.ints([int(d) for d in lengths], "lengths")]
-        return self.node.emit("SLICE", inputs, self._temp())
+        return self.slice(grid, [0] * (grid.rank - 1) + [i], self.shape)
 
     def as_float(self, code: str, left: Tensor, right: Tensor) -> Tensor:
         """A comparison as 0 and 1."""
-        held = self.node.emit(code, [left, right], self._temp(np.bool_))
-        return self.node.emit("CAST", [held], self._temp(), inDataType=held.dtype, outDataType=np.dtype(np.float32))
-
-    def as_int(self, x: Tensor) -> Tensor:
-        options = {"inDataType": x.dtype, "outDataType": np.dtype(np.int32)}
-        return self.node.emit("CAST", [x], self._temp(np.int32), **options)
-
-    def constant(self, value: float) -> Tensor:
-        self._count += 1
-        return self.node.const(value, np.float32, f"c{self._count}")
-
-    def _temp(self, dtype: type = np.float32) -> Tensor:
-        self._count += 1
-        return self.node.temp(self.shape, f"step{self._count}", dtype)
+        return self.cast(self(code, left, right), np.float32)
