@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def roi_align(node: Node) -> None:
     if samples == 1:
         node.reshape(total, node.y.shape, out=node.y)
         return
-    sizes = {"strideH": samples, "strideW": samples, "filterHeight": samples, "filterWidth": samples}
+    sizes: dict[str, Any] = {"strideH": samples, "strideW": samples, "filterHeight": samples, "filterWidth": samples}
     node.emit("MAX_POOL_2D" if largest else "AVERAGE_POOL_2D", [total], padding="VALID", **sizes)
 
 
@@ -64,8 +65,8 @@ def _neighbours(f: Steps, boxes: Tensor, column: int, length: int, bins: int, sa
     node = f.node
     half = node.string("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     ends = []
-    for place in (column, column + 2):
-        end = f("MUL", f.slice(boxes, (0, place), (boxes.shape[0], 1)), node.real("spatial_scale", 1.0))
+    for corner in (column, column + 2):
+        end = f("MUL", f.slice(boxes, (0, corner), (boxes.shape[0], 1)), node.real("spatial_scale", 1.0))
         ends.append(f("SUB", end, 0.5) if half else end)
     start, size = ends[0], f("SUB", ends[1], ends[0])
     step = f("DIV", size if half else f("MAXIMUM", size, 1.0), float(bins))
