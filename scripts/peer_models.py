@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from convert_worker import tflite_converter
 from real_models import packages
 from real_models.recipes import Export, Recipe
 from real_models.registry import cache_folder, member
@@ -30,7 +31,7 @@ def convert(model: Recipe, export: Export, output: Path, litert_torch_python: Pa
         shutil.copyfile(member(packages.BASIC_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.tflite"), output)
         return "its author"
     if model.framework == "keras":
-        _tensorflow(export, output)
+        output.write_bytes(tflite_converter(Path(export.source))())
         return "TFLiteConverter"
     if model.framework == "torch" and ".py:" in export.source:
         _litert_torch(export, output, litert_torch_python)
@@ -38,24 +39,14 @@ def convert(model: Recipe, export: Export, output: Path, litert_torch_python: Pa
     raise NoPeer("takes neither ONNX nor TorchScript")
 
 
+def peer_python(peer: str) -> Path:
+    """The interpreter of a peer's environment, where `bench_convert.py --setup` puts it."""
+    return cache_folder() / "environments" / peer / "bin" / "python"
+
+
 def litert_torch_python() -> Path:
-    """Where `bench_convert.py --setup` puts it."""
-    return cache_folder() / "environments" / "litert-torch" / "bin" / "python"
-
-
-def _tensorflow(export: Export, output: Path) -> None:
-    import keras
-    import tensorflow
-
-    model = keras.models.load_model(export.source, compile=False)
-    # A fixed batch of one, as edgekit's artifact has: with an open batch the converter adds operators that compute shapes.
-    inputs = [tensorflow.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, tensor.name) for tensor in model.inputs]
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", lambda *tensors: model(list(tensors) if len(tensors) > 1 else tensors[0]), inputs)
-    with tempfile.TemporaryDirectory() as folder:
-        archive.write_out(folder, verbose=False)
-        output.write_bytes(tensorflow.lite.TFLiteConverter.from_saved_model(folder).convert())
+    """The one that has litert-torch."""
+    return peer_python("litert-torch")
 
 
 def _litert_torch(export: Export, output: Path, python: Path) -> None:

@@ -1,29 +1,32 @@
-"""Hundreds of networks through the compiler, each compared with the framework that it comes from.
+"""Hundreds of networks through the compiler, each compared with the framework that it comes from and with other converters.
 
-    .venv/bin/python scripts/zoo.py                        # all without a result; results in build/zoo, exports in the cache
-    .venv/bin/python scripts/zoo.py --only timm/swin        # names that match the regular expression
-    .venv/bin/python scripts/zoo.py --only . --again        # convert and check again from the exported graphs
+    .venv/bin/python scripts/zoo.py                         # all without a result, every eighth first
+    .venv/bin/python scripts/zoo.py --only timm/swin         # names that match the regular expression
+    .venv/bin/python scripts/zoo.py --stale                  # also those whose result is of older code
+    .venv/bin/python scripts/zoo.py --only . --again --no-peers       # convert and check again from the exported graphs
     .venv/bin/python scripts/zoo.py --outcome wrong,refused --again   # those that ended so
-    .venv/bin/python scripts/zoo.py --write                 # generate docs/zoo.md from the results
+    .venv/bin/python scripts/zoo.py --write                  # generate docs/zoo.md from the results
+
+Results are in docs/zoo.jsonl, so that a run goes on where the last one ended, on whatever machine. Exported graphs and the peers'
+files are in the cache.
 
 Each network is exported to ONNX once, and then converted and checked, each in a process of its own with limits on time and
-memory. What is to be run needs Keras, PyTorch, timm, transformers and torchvision.
+memory; then come the peers (zoo_peers.py), whose environments `bench_convert.py --setup` makes. What is to be run needs Keras,
+PyTorch, timm, transformers and torchvision.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import multiprocessing.connection
+import contextlib
 import os
 import re
-import resource
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,16 +34,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from own_process import in_own_process
 from real_models.registry import cache_folder
 from zoo_models import Entry, entries
-from zoo_worker import OUTCOMES, Result, check, conclude, export, onnxruntime_error
+from zoo_peers import Peers, latencies, tidy
+from zoo_results import OUTCOMES, RESULTS, ROOT, Made, Result, edgekit_code, judged, load, save
+from zoo_worker import Checked, check, export, onnxruntime_error, warm_up
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "build" / "zoo"
 PAGE = ROOT / "docs" / "zoo.md"
 T = TypeVar("T")
 SECONDS = 900.0
 GIGABYTES = 8.0
+LEAST = 7
+"""Inferences of each file, of networks that take long."""
 
 
 def main() -> None:
@@ -48,113 +54,141 @@ def main() -> None:
     parser.add_argument("--only", metavar="REGEX", default="", help="names that match")
     parser.add_argument("--outcome", default="", help="only those whose result is one of these, separated by commas")
     parser.add_argument("--again", action="store_true", help="also those that have a result")
+    parser.add_argument(
+        "--stale", action="store_true", help="also those whose result is of other code than edgekit's present one"
+    )
+    parser.add_argument("--no-peers", action="store_true", help="edgekit alone")
+    parser.add_argument("--new-peers", action="store_true", help="do not use the peers' files that are in the cache")
     parser.add_argument("--new-export", action="store_true", help="do not use the exported graphs that are in the cache")
-    parser.add_argument("--keep", action="store_true", help="leave the .tflite files beside the results")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the .tflite files there")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     parser.add_argument("--write", action="store_true", help=f"generate {PAGE.relative_to(ROOT)} from all results and stop")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the file of results")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for an export, and for a check")
+    parser.add_argument("--latency-seconds", type=float, default=2.5, help="for the latency of one file")
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="of memory, resident")
     options = parser.parse_args()
-    known = load_results(RESULTS)
+    order = [entry.name for entry in entries()]
+    known = load(options.results)
     if options.write:
         from zoo_page import page
 
-        PAGE.write_text(page([known[e.name] for e in entries() if e.name in known], len(entries())))
+        PAGE.write_text(page([known[name] for name in order if name in known], len(order)))
         return
-    chosen = [e for e in entries() if re.search(options.only, e.name)]
+    chosen = [entry for entry in sampled(entries()) if re.search(options.only, entry.name)]
     if options.outcome:
-        chosen = [e for e in chosen if e.name in known and known[e.name].outcome in options.outcome.split(",")]
-    for entry in chosen:
-        if options.list:
-            print(entry.name)
-        elif options.again or entry.name not in known:
-            result = run(entry, options)
-            _save(RESULTS, result)
-            known[entry.name] = result
-            figures = f"{result.error:.1e}" if result.error is not None else ""
-            print(f"{result.outcome:15} {entry.name:45} {figures:8} {result.reason}", flush=True)
-    if not options.list:
-        print(summary(known.values()))
+        chosen = [e for e in chosen if e.name in known and known[e.name].ours.outcome in options.outcome.split(",")]
+    if not options.again:
+        chosen = [entry for entry in chosen if not done(known.get(entry.name), options)]
+    if options.list:
+        print("\n".join(entry.name for entry in chosen))
+        return
+    with contextlib.nullcontext() if options.no_peers else Peers(options.gigabytes) as peers:
+        preload({entry.collection for entry in chosen}, peers)
+        for entry in chosen:
+            result = run(entry, peers, load(options.results).get(entry.name), options)
+            save(result, order, options.results)
+            print(line(result), flush=True)
+    print(summary(load(options.results).values()))
 
 
-def run(entry: Entry, options: argparse.Namespace) -> Result:
-    """Export the network unless that is done, then convert and check it."""
-    stem = entry.name.replace("/", "-")
-    folder = cache_folder() / "zoo" / stem
-    if options.new_export:
-        shutil.rmtree(folder, ignore_errors=True)
-    if not (folder / "about.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _preload(entry)
-        ended = in_own_process(lambda: export(entry, folder), options.seconds, options.gigabytes)
+def done(result: Result | None, options: argparse.Namespace) -> bool:
+    """Nothing is left to find out about the network."""
+    if result is None or (options.stale and result.ours.code != edgekit_code()):
+        return False
+    measured = bool(result.peers) and (not result.ours.fine or result.ours.latency_ms is not None)
+    return options.no_peers or measured or result.nodes is None
+
+
+def run(entry: Entry, peers: Peers | None, known: Result | None, options: argparse.Namespace) -> Result:
+    """Export the network unless that is done, then convert and check it, and then the peers' files beside it."""
+    folder = cache_folder() / "zoo" / entry.name.replace("/", "-")
+    limits = (options.seconds, options.gigabytes)
+    code = edgekit_code()
+    earlier = known.peers if known and not options.new_peers and not options.new_export else {}
+    lacking = not (folder / "about.json").exists() or (peers and peers.lacks_program(entry.collection, folder, earlier))
+    if options.new_export or lacking:
+        ended = in_own_process(lambda: export(entry, folder), *limits)
         if isinstance(ended, tuple):
             outcome, reason = ended
-            return Result(entry.name, "no source" if outcome == "fault" else outcome, f"export: {reason}")
-    keep = RESULTS / f"{stem}.tflite" if options.keep else None
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    ended = in_own_process(lambda: check(entry.name, folder, keep), options.seconds, options.gigabytes)
-    if isinstance(ended, tuple):
-        return Result(entry.name, *ended)
-    if ended.error is None:
-        return ended
-    ort_error = in_own_process(lambda: onnxruntime_error(folder), options.seconds, options.gigabytes)
-    return ended if isinstance(ort_error, tuple) else conclude(ended, ort_error)
+            return Result(entry.name, Made("no source" if outcome == "fault" else outcome, f"export: {reason}", code))
+    with tempfile.TemporaryDirectory(prefix="edgekit-zoo-") as scratch:
+        file = Path(scratch, "edgekit.tflite")
+        checked = in_own_process(lambda: check(folder, file), *limits)
+        if isinstance(checked, tuple):
+            return Result(entry.name, Made(*checked, code=code))
+        ort_error = in_own_process(lambda: onnxruntime_error(folder), *limits)
+        result = Result(
+            entry.name,
+            replace(checked.ours, code=code),
+            checked.nodes,
+            checked.weight_bytes,
+            None if isinstance(ort_error, tuple) else ort_error,
+            earlier,
+        )
+        if checked.ours.error is not None:
+            result = replace(result, ours=judged(result.ours, checked.ours.error, result.ort_error))
+        if options.keep and file.exists():
+            options.keep.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, options.keep / f"{entry.name.replace('/', '-')}.tflite")
+        return compared(entry, result, checked, peers, folder, file, options) if peers else result
 
 
-def in_own_process(work: Callable[[], T], seconds: float, gigabytes: float) -> T | tuple[str, str]:
-    """What `work` returns, or `(outcome, reason)` where it does not: fault, crash, timeout or memory."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(work, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    end = time.monotonic() + seconds
-    try:
-        while not ours.poll(0.1):
-            if time.monotonic() > end:
-                return "timeout", f"not done after {seconds:.0f} s"
-            if _resident(process.pid) > gigabytes * 2**30:
-                return "memory", f"more than {gigabytes:.0f} GB"
-        succeeded, value = ours.recv()
-    except EOFError:
-        process.join()
-        return "crash", f"the process ended with {process.exitcode}"
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
-    return value if succeeded else ("fault", value)
+def compared(
+    entry: Entry, result: Result, checked: Checked, peers: Peers, folder: Path, file: Path, options: argparse.Namespace
+) -> Result:
+    """The result with what the peers make of the network, and with the latency of all files that are right."""
+    made = peers.make(entry.collection, folder, checked, result.ort_error, result.peers)
+    result = replace(result, peers=made)
+    if result.ours.fine:
+        measured = in_own_process(lambda: latencies(folder, file, made, options.latency_seconds, LEAST), options.seconds, 16)
+        if not isinstance(measured[0], str):
+            result = with_latencies(result, measured)
+    tidy(folder, made)
+    return result
+
+
+def with_latencies(result: Result, measured: Sequence[float]) -> Result:
+    """The result with these latencies: edgekit's, then those of the peers whose files are right."""
+    right = [name for name, made in result.peers.items() if made.fine]
+    theirs = dict(zip(right, measured[1:], strict=True))
+    peers = {name: replace(made, latency_ms=theirs.get(name)) for name, made in result.peers.items()}
+    return replace(result, ours=replace(result.ours, latency_ms=measured[0]), peers=peers)
+
+
+def sampled(names: Sequence[T], step: int = 8) -> list[T]:
+    """The same in another order: every eighth, then those after them, and so on. A run that is stopped has seen all families."""
+    return [name for start in range(step) for name in names[start::step]]
 
 
 def summary(results: Iterable[Result]) -> str:
     """How many of each collection ended how."""
     counts: dict[str, dict[str, int]] = {}
     for result in results:
-        of = counts.setdefault(result.name.partition("/")[0], {})
-        of[result.outcome] = of.get(result.outcome, 0) + 1
+        of = counts.setdefault(result.collection, {})
+        of[result.ours.outcome] = of.get(result.ours.outcome, 0) + 1
     return "\n".join(
         f"{collection}: " + ", ".join(f"{of[outcome]} {outcome}" for outcome in OUTCOMES if outcome in of)
         for collection, of in counts.items()
     )
 
 
-def load_results(folder: Path) -> dict[str, Result]:
-    """All results, by name."""
-    found = [Result(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
-    return {result.name: result for result in found}
+def line(result: Result) -> str:
+    """One network, for the terminal."""
+    ours = result.ours
+    words = [f"{ours.outcome:15} {result.name:45}", f"{ours.error:.1e}" if ours.error is not None else "", ours.reason]
+    words += (
+        [f"operators {ours.operators}, transposes {ours.transposes}, {ours.latency_ms or 0:.3g} ms"] if ours.operators else []
+    )
+    for name, peer in result.peers.items():
+        figures = f"{peer.operators}, {peer.transposes}, x{result.ratio('latency_ms', name) or 0:.3f}"
+        words.append(f"| {name} {figures if peer.fine else f'{peer.outcome}: {peer.reason[:120]}'}")
+    return " ".join(words)
 
 
-def _save(folder: Path, result: Result) -> None:
-    path = folder / f"{result.name.replace('/', '-')}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(asdict(result), indent=1) + "\n")
-    partial.replace(path)
-
-
-def _preload(entry: Entry) -> None:
+def preload(collections: Collection[str], peers: Peers | None) -> None:
     """Import what takes long once, before the workers are forked. TensorFlow is left out: it does not survive a fork."""
-    if entry.collection in ("timm", "torchvision", "transformers"):
+    if collections & {"timm", "torchvision", "transformers"}:
         from zoo_models.random_weights import allow_torchvision
 
         allow_torchvision()
@@ -162,34 +196,8 @@ def _preload(entry: Entry) -> None:
         import timm  # noqa: F401
         import torch.onnx  # noqa: F401
         import transformers  # noqa: F401
-
-
-def _work(work: Callable[[], object], channel: multiprocessing.connection.Connection) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    try:
-        channel.send((True, work()))
-    except Exception as error:
-        channel.send((False, _told(error)))
-
-
-def _told(error: Exception) -> str:
-    """The exception on one line, with the place that raised it."""
-    trace, place = error.__traceback__, ""
-    while trace:
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' · '.join(lines)[:600]} ({place})"
-
-
-def _resident(pid: int | None) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    if peers:
+        warm_up(peers.warm)
 
 
 if __name__ == "__main__":

@@ -1,133 +1,149 @@
 """What happens to one network of the zoo, each step in a process of its own: exported once, then converted and checked.
 
-The export folder holds `model.onnx`, `values.npz` (feeds and the source framework's results) and `about.json`.
+The export folder holds `model.onnx`, `values.npz` (feeds and the source framework's results) and `about.json`, beside the peers'
+files, and until its own converter has read it, what the framework wrote for that: all of one and the same build.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tflite_facts
+from own_process import told
 from zoo_models import Entry
+from zoo_results import Made
 
-from edgekit.contract import Results
+from edgekit.contract import Binding, Results
 from edgekit.errors import EdgekitError
 
 if TYPE_CHECKING:
     import onnx_ir
 
-TOLERANCE = 1e-4
-"""The largest relative error, max |a - b| / max |a|, of an FP32 artifact."""
-CONDITION = 4.0
-"""A network counts as ill-conditioned where onnxruntime is off as well, by at least this fraction (1/CONDITION) of our error."""
-BROKEN = 1e-2
-"""From which error on, in onnxruntime, the exported graph is not the network."""
-OUTCOMES = ("exact", "ill-conditioned", "wrong", "fault", "crash", "timeout", "memory", "refused", "no source")
-"""exact: within TOLERANCE; fault: an exception that is none of edgekit's; no source: the framework fails or does not export."""
-
 
 @dataclass(frozen=True)
-class Result:
-    """What became of one network. Figures are None where it did not get so far.
+class Checked:
+    """What `check` found. `ours` has an error, and no outcome yet, where the file runs.
 
     Args:
-        reason: Why the outcome is not `exact`.
-        error: Of the FP32 TFLite against the source framework, the worst output.
-        ort_error: The same of onnxruntime on the exported graph.
-        nodes: Of the exported graph.
-        operators: Of the TFLite file, by name.
-        bytes, weight_bytes: Of the file, and of the exported graph's constants.
-        hub_s, compile_s: CPU seconds of hub.prepare and of compile_hub.
+        inputs, outputs: The places of those that the file holds channels-last.
     """
 
-    name: str
-    outcome: str
-    reason: str = ""
-    error: float | None = None
-    ort_error: float | None = None
-    nodes: int | None = None
-    operators: Mapping[str, int] | None = None
-    bytes: int | None = None
-    weight_bytes: int | None = None
-    hub_s: float | None = None
-    compile_s: float | None = None
+    ours: Made
+    nodes: int
+    weight_bytes: int
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
 
 
 def export(entry: Entry, folder: Path) -> None:
-    """Build the network, run it, export it, and write all three into `folder`."""
+    """Build the network, run it, export it, and write all of it into `folder`, in place of what was there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as scratch:
+        partial = Path(scratch, folder.name)
+        partial.mkdir()
+        _export(entry, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+
+
+def _export(entry: Entry, folder: Path) -> None:
     import onnx_ir
 
-    source, feeds = entry.build()
-    results = source.run(feeds)
+    built = entry.build()
+    results = built.source.run(built.feeds)
     strange = [name for name, array in results.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if strange:
         raise ValueError(f"the source gives numbers that are not finite in {strange[0]}")
-    model = source.to_onnx()
+    model = built.source.to_onnx()
     onnx_ir.save(model, folder / "model.onnx")
-    values = {f"feed {name}": array for name, array in feeds.items()}
-    values |= {f"result {name}": array for name, array in results.items()}
-    np.savez(folder / "values.npz", **values)
+    arrays = {f"feed {name}": array for name, array in built.feeds.items()}
+    arrays |= {f"result {name}": array for name, array in results.items()}
+    np.savez(folder / "values.npz", **arrays)
     about = {"nodes": sum(1 for _ in model.graph.all_nodes()), "notes": model.metadata_props.get("edgekit.notes", "")}
+    if built.save:
+        try:
+            built.save(folder)
+        except Exception as error:  # torch.export has no exception of its own for a module that it does not take
+            about["no program"] = told(error)
     (folder / "about.json").write_text(json.dumps(about))
 
 
-def check(name: str, folder: Path, keep: Path | None = None) -> Result:
-    """Convert the exported graph, run it, and compare; `keep` is where the TFLite file is left."""
+def program(folder: Path) -> Path | None:
+    """What the framework wrote for its own converter, if it is there."""
+    return next((folder / name for name in ("model.pt2", "model.keras") if (folder / name).exists()), None)
+
+
+def no_program(folder: Path) -> str:
+    """Why the framework did not write it, as far as is known."""
+    about = folder / "about.json"
+    return str(json.loads(about.read_text()).get("no program", "")) if about.exists() else ""
+
+
+def check(folder: Path, output: Path) -> Checked:
+    """Convert the exported graph as edgekit's targets do, to `output`, run it, and compare."""
     import onnx_ir
 
     from edgekit.hub import prepare
     from edgekit.litert import compile_hub
     from edgekit.runtimes import Runner
 
-    about = json.loads((folder / "about.json").read_text())
-    feeds, wanted = _values(folder)
-    facts: dict = {"nodes": about["nodes"]}
+    feeds, wanted = values(folder)
+    nodes = json.loads((folder / "about.json").read_text())["nodes"]
+    weight_bytes = _constant_bytes(onnx_ir.load(folder / "model.onnx"))
     try:
-        model = onnx_ir.load(folder / "model.onnx")
-        facts["weight_bytes"] = _constant_bytes(model)
         start = time.process_time()
-        hub = prepare(model)
-        middle = time.process_time()
-        compiled = compile_hub(hub)
-        facts |= {"hub_s": round(middle - start, 3), "compile_s": round(time.process_time() - middle, 3)}
-        facts |= {"operators": compiled.operators, "bytes": len(compiled.data)}
-        if keep:
-            keep.write_bytes(compiled.data)
+        compiled = compile_hub(prepare(onnx_ir.load(folder / "model.onnx")), input_layout="nhwc", output_layout="nhwc")
+        output.write_bytes(compiled.data)
+        ours = Made(
+            "", convert_s=time.process_time() - start, bytes=len(compiled.data), operators=sum(compiled.operators.values())
+        )
+        ours = replace(ours, transposes=compiled.operators.get("TRANSPOSE", 0))
         got = Runner(compiled.data, "tflite", compiled.inputs, compiled.outputs).run(feeds)
     except EdgekitError as error:
-        return Result(name, "refused", " · ".join(str(error).split("\n")), **facts)
-    facts["error"] = _error(wanted, got)
-    if facts["error"] <= TOLERANCE:
-        return Result(name, "exact", **facts)
-    worst = max(wanted, key=lambda key: _error({key: wanted[key]}, got))
-    return Result(name, "wrong", f"off by {facts['error']:.1e} in {worst}", **facts)
+        return Checked(Made("refused", " · ".join(str(error).split("\n"))), nodes, weight_bytes)
+    worst = max(tflite_facts.relative(wanted[name], got[name]) for name in wanted)
+    inputs, outputs = _channels_last(compiled.inputs, feeds), _channels_last(compiled.outputs, wanted)
+    return Checked(replace(ours, error=worst), nodes, weight_bytes, inputs, outputs)
+
+
+def warm_up(folder: Path) -> None:
+    """Compile a network, so that what is imported or set up at the first time does not count."""
+    from edgekit import litert
+
+    litert.compile(folder / "model.onnx")
 
 
 def onnxruntime_error(folder: Path) -> float:
     """How far onnxruntime is from the source framework on the exported graph."""
     from edgekit.runtimes import open_session
 
-    feeds, wanted = _values(folder)
+    feeds, wanted = values(folder)
     session = open_session(folder / "model.onnx")
     names = [output.name for output in session.get_outputs()]
-    got = session.run(names, {i.name: feeds[i.name] for i in session.get_inputs()})
-    return _error(wanted, dict(zip(names, got, strict=True)))
+    got = dict(zip(names, session.run(names, {i.name: feeds[i.name] for i in session.get_inputs()}), strict=True))
+    return max(tflite_facts.relative(wanted[name], got[name]) for name in wanted)
 
 
-def conclude(result: Result, ort_error: float) -> Result:
-    """The result of a check in the light of onnxruntime's own error."""
-    result = replace(result, ort_error=ort_error)
-    if result.outcome != "wrong" or result.error is None:
-        return result
-    if ort_error > BROKEN:
-        return replace(result, outcome="no source", reason=f"the exported graph is off by {ort_error:.1e} in onnxruntime as well")
-    outcome = "ill-conditioned" if result.error <= CONDITION * ort_error else "wrong"
-    return replace(result, outcome=outcome, reason=f"{result.reason}, onnxruntime by {ort_error:.1e}")
+def values(folder: Path) -> tuple[Results, Results]:
+    """The feeds, and the source framework's results."""
+    with np.load(folder / "values.npz") as stored:
+        both = {key: stored[key] for key in stored.files}
+    split = [{k.partition(" ")[2]: v for k, v in both.items() if k.startswith(f"{side} ")} for side in ("feed", "result")]
+    return split[0], split[1]
+
+
+def _channels_last(bindings: Sequence[Binding], arrays: Results) -> tuple[int, ...]:
+    """The places, among the network's inputs or outputs, of those that the file holds as N…C."""
+    held = {b.source for b in bindings if b.permutation == (0, *range(2, len(b.shape)), 1)}
+    return tuple(place for place, name in enumerate(arrays) if name in held)
 
 
 def _constant_bytes(model: onnx_ir.Model) -> int:
@@ -137,24 +153,3 @@ def _constant_bytes(model: onnx_ir.Model) -> int:
         node.attributes["value"] for node in model.graph.all_nodes() if node.op_type == "Constant" and "value" in node.attributes
     ]
     return held + sum(attribute.as_tensor().nbytes for attribute in nodes)
-
-
-def _values(folder: Path) -> tuple[Results, Results]:
-    with np.load(folder / "values.npz") as stored:
-        both = {key: stored[key] for key in stored.files}
-    split = [{k.partition(" ")[2]: v for k, v in both.items() if k.startswith(f"{side} ")} for side in ("feed", "result")]
-    return split[0], split[1]
-
-
-def _error(wanted: Results, got: Results) -> float:
-    """The worst output's max |a - b| / max |a|, a being the source's; infinite where a shape or a number is not one."""
-    return max(_relative(wanted[name], got[name]) for name in wanted)
-
-
-def _relative(a: np.ndarray, b: np.ndarray) -> float:
-    if a.shape != b.shape or not np.isfinite(b.astype(np.float64)).all():
-        return float("inf")
-    if not a.size:
-        return 0.0
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(np.abs(a - b).max() / (np.abs(a).max() or 1.0))

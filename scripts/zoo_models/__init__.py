@@ -7,12 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgekit.contract import Feeds
 from edgekit.sources import Source
 
-Built = tuple[Source, Feeds]
-"""A source, and the feeds on which artifacts are compared with it."""
+
+@dataclass(frozen=True)
+class Built:
+    """A network that is there.
+
+    Args:
+        source: It, as edgekit opens it.
+        feeds: On which artifacts are compared with it.
+        save: Writes what its framework's own converter reads (convert_worker.py) into a folder; None where there is no such
+            converter.
+    """
+
+    source: Source
+    feeds: Feeds
+    save: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def _build(name: str) -> Built:
     image = np.random.default_rng(7).standard_normal((1, size, size, 3), np.float32)
     _randomize(keras, model, image)
     source = keras_source(model, name, "")
-    return source, {source.inputs[0].name: image}
+    return Built(source, {source.inputs[0].name: image}, lambda folder: model.save(folder / "model.keras"))
 
 
 def _randomize(keras, model, image: np.ndarray) -> None:  # type: ignore[no-untyped-def]

@@ -80,7 +80,7 @@ def _build(file: _File) -> Built:
         if file.frozen:
             model = source.to_onnx()
             source = replace(source, convert=lambda: model)
-        return source, _feeds(source, file)
+        return Built(source, _feeds(source, file))
 
 
 def _freeze(path: Path, file: _File, folder: Path) -> Path:

@@ -28,7 +28,28 @@ def torch_built(name: str, module: Any, feeds: Mapping[str, np.ndarray]) -> Buil
     module = module.float().eval()
     randomize(module, feeds)
     declared = [Declared(key, array.shape, str(array.dtype)) for key, array in feeds.items()]
-    return torch_source(module, name, "", declared, inputs=(), dynamic=()), dict(feeds)
+    source = torch_source(module, name, "", declared, inputs=(), dynamic=())
+    return Built(source, dict(feeds), lambda folder: save_program(module, feeds, folder / "model.pt2"))
+
+
+def save_program(module: Any, feeds: Mapping[str, np.ndarray], path: Path) -> None:
+    """The module as an exported program, which takes the feeds in their order and gives its results as a tuple."""
+    import torch
+
+    names = list(feeds)
+
+    class Program(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> tuple[Any, ...]:
+            results = self.module(**dict(zip(names, tensors, strict=True)))
+            return tuple(leaf for leaf in torch.utils._pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor))
+
+    with torch.no_grad():
+        example = tuple(torch.from_numpy(array) for array in feeds.values())
+        torch.export.save(torch.export.export(Program().eval(), example), path)
 
 
 def randomize(module: Any, feeds: Mapping[str, np.ndarray]) -> None:

@@ -97,11 +97,13 @@ def _region_head(name: str) -> Built:
 
 
 def _import() -> tuple[Any, Any, Any]:
-    from zoo_models.random_weights import allow_torchvision, image, torch_built
+    from zoo_models.random_weights import SEED, allow_torchvision, image, torch_built
 
     allow_torchvision()
+    import torch
     import torchvision.models
 
+    torch.manual_seed(SEED)
     return torchvision.models, torch_built, image
 
 
