@@ -152,6 +152,22 @@ OTHERS = {
     "pad crops": "(float[2,3,4] x) => (float[2,2,7] y) <int64[6] p = {0,-1,1,0,0,2}> { y = Pad(x, p) }",
     "pad by computed amounts@amounts": "(float[4,4] x, int64[4] p) => (float[h,w] y) { y = Pad(x, p) }",
     "softmax cross entropy@classes": "(float[3,5] x, int64[3] t) => (float y) { y = SoftmaxCrossEntropyLoss(x, t) }",
+    "tfidf, weighted@classes": '(int64[2,9] x) => (float[2,7] y) { y = TfIdfVectorizer<mode="TFIDF", max_gram_length=3,'
+    " max_skip_count=1, min_gram_length=1, ngram_counts=[0,3,9], ngram_indexes=[2,0,1,4,3,5,6],"
+    " pool_int64s=[1,2,4,0,1,3,2,1,1,0,1,2], weights=[0.5,1,2,3,4,5,6]>(x) }",
+    "tfidf, present or not@classes": '(int32[9] x) => (float[7] y) { y = TfIdfVectorizer<mode="IDF", max_gram_length=2,'
+    " max_skip_count=0, min_gram_length=2, ngram_counts=[0,3,9], ngram_indexes=[2,0,1,4,3,5,6],"
+    " pool_int64s=[1,2,4,0,1,3,2,1,1,0,1,2], weights=[0.5,1,2,3,4,5,6]>(x) }",
+    "tfidf in shared columns@classes": '(int64[2,9] x) => (float[2,5] y) { y = TfIdfVectorizer<mode="TF", max_gram_length=2,'
+    " max_skip_count=3, min_gram_length=1, ngram_counts=[0,3,9], ngram_indexes=[2,0,0,4,4,4,2],"
+    " pool_int64s=[1,2,4,0,1,3,2,1,1,0,1,2]>(x) }",
+    "tfidf of less than an n-gram@classes": '(int64[2,2] x) => (float[2,1] y) { y = TfIdfVectorizer<mode="TF",'
+    " max_gram_length=3, max_skip_count=0, min_gram_length=3, ngram_counts=[0,0,0], ngram_indexes=[0],"
+    " pool_int64s=[0,1,2]>(x) }",
+    "unique@classes": "(int64[3,4] x) => (int64[n] y, int64[n] i, int64[12] v, int64[n] c) { y, i, v, c = Unique(x) }",
+    "unique as they come@classes": "(int64[9] c) => (float[n] y, int64[9] v) { x = Cast<to=1>(c) y, i, v = Unique<sorted=0>(x) }",
+    "unique columns": "(float[3,6] x) => (float[3,n] y, int64[6] v) <float[3,6] z = {0,1,0,1,1,0, 0,1,1,0,1,1, 0,0,1,0,0,1}>"
+    " { a = Mul(x, z) s = Sign(a) y, , v = Unique<axis=1>(s) }",
     "split to a sequence": "(float[5,3] x) => (float[3] y) <int64 i = {-2}>"
     " { s = SplitToSequence<keepdims=0>(x) y = SequenceAt(s, i) }",
     "stft": "(float[1,64,1] x) => (float[1,7,9,2] y) <int64 s = {8}, int64 n = {16}> { y = STFT<onesided=1>(x, s, , n) }",
@@ -181,6 +197,11 @@ REFUSED = {
     "shift of 64 bits": '(uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> { y = BitShift<direction="RIGHT">(x, n) }',
     "as many samples as a box is large": "(float[1,1,4,4] x, float[1,4] r) => (float[1,1,2,2] y) <int64[1] i = {0}>"
     " { y = RoiAlign<output_height=2, output_width=2>(x, r, i) }",
+    "words": '(string[4] x) => (float[2] y) { y = TfIdfVectorizer<mode="TF", max_gram_length=1, max_skip_count=0,'
+    ' min_gram_length=1, ngram_counts=[0], ngram_indexes=[0,1], pool_strings=["a","b"]>(x) }',
+    "n-grams of several weights in one place": '(int64[4] x) => (float[1] y) { y = TfIdfVectorizer<mode="IDF",'
+    " max_gram_length=1, max_skip_count=0, min_gram_length=1, ngram_counts=[0], ngram_indexes=[0,0], pool_int64s=[3,4],"
+    " weights=[1.0,2.0]>(x) }",
     "ambiguous resize": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[4] s = {1,1,0.8,0.8}>"
     ' { y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }',
 }
@@ -228,6 +249,14 @@ def test_float64_is_rounded_and_says_so() -> None:
     compiled = litert.compile_hub(hub.prepare(litert._read(model("net (double[4] x) => (double[4] y) { y = Exp(x) }"))))
     assert compiled.inputs[0].dtype == "float64"
     assert any("float64" in note for note in compiled.notes)
+
+
+def test_unique_takes_nan_for_one_value_that_comes_last() -> None:
+    x = np.array([3, np.nan, -0.0, 0.0, np.nan, 1], np.float32)
+    source = model("net (float[6] x) => (float[n] y, int64[n] i, int64[6] v, int64[n] c) { y, i, v, c = Unique(x) }")
+    results = Interpreter(model_content=litert.compile(source)).get_signature_runner()(x=x)
+    for name, want in zip("yivc", np.unique(x, True, True, True), strict=True):
+        np.testing.assert_array_equal(results[name], want)
 
 
 def draw(source: onnx.ModelProto, kind: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgekit.errors import EdgekitError
 from edgekit.hub.facts import unexpected
 from edgekit.layout import dims, rank
-from edgekit.litert.decompose import deformable, linear, normalization, pooling, reduction, signal, space
+from edgekit.litert.decompose import deformable, linear, ngrams, normalization, pooling, reduction, signal, space, unique
 from edgekit.litert.decompose.builder import Builder, Decomposition, is_used, take_over
 
 __all__ = ["DECOMPOSITIONS", "Builder", "Decomposition", "decompose", "has_lowering"]
@@ -70,11 +70,13 @@ def _last_axis(node: ir.Node, b: Builder) -> list[ir.Value] | None:
 DECOMPOSITIONS: dict[str, Decomposition] = {
     **deformable.DECOMPOSITIONS,
     **linear.DECOMPOSITIONS,
+    **ngrams.DECOMPOSITIONS,
     **normalization.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,
     **reduction.DECOMPOSITIONS,
     **signal.DECOMPOSITIONS,
     **space.DECOMPOSITIONS,
+    **unique.DECOMPOSITIONS,
     "LogSoftmax": _last_axis,
     "Softmax": _last_axis,
 }

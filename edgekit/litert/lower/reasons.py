@@ -25,6 +25,5 @@ REASONS: dict[str, tuple[str, str]] = {
         "its shape depends on values that are computed when it runs",
         "make its inputs constant in the model: it then becomes a constant",
     ),
-    "Unique": ("how many values are left depends on the data, and LiteRT does not sort them", "do that on the model's output"),
 }
 """ONNX operator → (why, what to do)."""
