@@ -77,7 +77,7 @@ def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
         wide = weights.astype(np.float64)
         user.replace_input_with(1, Builder(user).const((scale.astype(np.float64)[:, None] * wide).astype(weights.dtype)))
         if bias is not None:
-            _add_row(user, (bias.astype(np.float64) @ wide).astype(weights.dtype))
+            add_row(user, (bias.astype(np.float64) @ wide).astype(weights.dtype))
     return True
 
 
@@ -125,7 +125,7 @@ def _has_constant_matrix(node: ir.Node) -> bool:
     return weights is not None and weights.ndim == 2
 
 
-def _add_row(node: ir.Node, row: np.ndarray) -> None:
+def add_row(node: ir.Node, row: np.ndarray) -> None:
     """node(…) + row: into the bias that is added already, else under the name that node's result had."""
     out = node.outputs[0]
     users = list(out.uses())

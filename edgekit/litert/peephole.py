@@ -171,7 +171,7 @@ def factor_into_weights_below(work: Rewiring, op: Operator) -> bool:
 
 
 def factor_into_weights_above(work: Rewiring, op: Operator) -> bool:
-    """A scalar factor rises through reshapes, transposes and constant offsets into the weights that made its operand.
+    """A scalar factor rises through reshapes, transposes, products and constant offsets into the weights that made its operand.
 
     Before: FULLY_CONNECTED(W, b) → RESHAPE → MUL(c)      After: FULLY_CONNECTED(c * W, c * b) → RESHAPE
     Before: BATCH_MATMUL(x, W) → ADD(b) → MUL(c)          After: BATCH_MATMUL(x, c * W) → ADD(c * b)
@@ -232,6 +232,9 @@ def _constants_above(work: Rewiring, tensor: Tensor) -> list[tuple[Operator, int
         source = maker.inputs[0]
         if maker.code == "BATCH_MATMUL" and _may_scale(maker, 1):
             return [*found, (maker, 1)]
+        if maker.code == "BATCH_MATMUL":  # of either operand
+            above = [_constants_above(work, t) for t in maker.inputs if t is not None and t.data is None]
+            return next(([*found, *places] for places in above if places is not None), None)
         if maker.code in SCALABLE:
             has_bias = len(maker.inputs) > 2 and maker.inputs[2] is not None
             if not _may_scale(maker, 1) or (has_bias and not _may_scale(maker, 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgekit.layout import HeldAs, to_channels_last
+from edgekit.litert.attention_biases import remove_attention_biases
 from edgekit.litert.carry import carry_floats
 from edgekit.litert.decompose import decompose, has_lowering
 from edgekit.litert.expand import expand
@@ -16,6 +17,7 @@ from edgekit.litert.lower import lower
 from edgekit.litert.quantized.prepare import prepare_quantized, reshape_quantized_constants
 from edgekit.litert.safe_softmax import simplify_safe_softmax
 from edgekit.litert.split_projections import split_projections
+from edgekit.litert.token_projections import project_tokens
 
 
 def to_litert(model: ir.Model, *, input_layout: str = "keep", output_layout: str = "keep") -> tuple[Graph, HeldAs, list[str]]:
@@ -30,7 +32,9 @@ def to_litert(model: ir.Model, *, input_layout: str = "keep", output_layout: str
     simplify_safe_softmax(model)
     recognize_group_norms(model)
     fold_norms(model)
+    project_tokens(model)
     split_projections(model)
+    remove_attention_biases(model)
     project_heads(model)
     decompose(model)
     reshape_quantized_constants(model)

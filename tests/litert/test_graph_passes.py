@@ -70,7 +70,7 @@ def test_attention_has_one_transpose_a_layer(batch: int) -> None:
         w=weights(16, 48), b=weights(48), w2=weights(16, 16), split=np.array([batch, 5, 3, 2, 8]),
         merged=np.array([batch, 5, 16]), first=np.array([0]), c=np.float32(0.6),
     )  # fmt: skip
-    expected = {"RESHAPE": 2, "BATCH_MATMUL": 5, "ADD": 3, "SOFTMAX": 1, "TRANSPOSE": 1, "FULLY_CONNECTED": 1}
+    expected = {"RESHAPE": 2, "BATCH_MATMUL": 5, "ADD": 1, "SOFTMAX": 1, "TRANSPOSE": 1, "FULLY_CONNECTED": 1}
     check(proto, {"x": weights(batch, 5, 16)}, expected)
 
 
