@@ -27,6 +27,9 @@ ELEMENTWISE = {
     "atanh@unit": "(float[50] x) => (float[50] y) { y = Atanh(x) }",
     "bitshift left": '(uint32[6] x) => (uint32[6] y) <uint32[6] n = {0,1,2,3,4,5}> { y = BitShift<direction="LEFT">(x, n) }',
     "bitshift right": '(uint8[6] x) => (uint8[6] y) <uint8[6] n = {0,1,2,3,6,7}> { y = BitShift<direction="RIGHT">(x, n) }',
+    "cast large uint64": "(float[4] x) => (float[4] y, double[4] z, float16[4] h)"
+    " <uint64[4] large = {0, 5, 9223372036854775808, 18446744073709551615}, uint64 one = {1}, float least = {-100}>"
+    " { c = Greater(x, least) u = Where(c, large, one) y = Cast<to=1>(u) z = Cast<to=11>(u) h = Cast<to=10>(u) }",
     "bitwise and int32": "(int32[40] x, int32[40] z) => (int32[40] y) { y = BitwiseAnd(x, z) }",
     "bitwise and uint64": "(uint64[2,3] x, uint64[3] z) => (uint64[2,3] y) { y = BitwiseAnd(x, z) }",
     "bitwise or uint8": "(uint8[40] x, uint8[40] z) => (uint8[40] y) { y = BitwiseOr(x, z) }",
@@ -194,7 +197,6 @@ def test_as_onnxruntime(name: str) -> None:
 REFUSED = {
     "training": "(float[4] x) => (float[4] y) <float r = {0.5}, bool t = {1}> { y = Dropout(x, r, t) }",
     "random numbers": "(float[4] x) => (float[4] y) { y = RandomUniformLike(x) }",
-    "shift of 64 bits": '(uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> { y = BitShift<direction="RIGHT">(x, n) }',
     "as many samples as a box is large": "(float[1,1,4,4] x, float[1,4] r) => (float[1,1,2,2] y) <int64[1] i = {0}>"
     " { y = RoiAlign<output_height=2, output_width=2>(x, r, i) }",
     "words": '(string[4] x) => (float[2] y) { y = TfIdfVectorizer<mode="TF", max_gram_length=1, max_skip_count=0,'

@@ -17,6 +17,7 @@ from edgekit.litert.lower import (
     control,
     convolution,
     detect,
+    division,
     elementwise,
     index,
     matmul,
@@ -39,8 +40,8 @@ from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 __all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
 
 _REGISTERED = (
-    bitwise, control, convolution, detect, elementwise, index, matmul, normalization, pooling, quantized, recurrent, reduce,
-    regions, resize, sample, scatter, shape, slicing, trigonometry,
+    bitwise, control, convolution, detect, division, elementwise, index, matmul, normalization, pooling, quantized, recurrent,
+    reduce, regions, resize, sample, scatter, shape, slicing, trigonometry,
 )  # fmt: skip
 """Importing these modules fills the table."""
 

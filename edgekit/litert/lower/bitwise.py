@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.litert.graph import Dim, Tensor
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -46,51 +47,77 @@ def bit_shift(node: Node) -> None:
     x, by = node.x, node.input(1)
     width = 8 * x.dtype.itemsize
     if node.string("direction") == "RIGHT":
-        if width == 64:
-            raise node.refuse("LiteRT shifts up to 32 bits to the right", "use uint32 in the model", "direction")
-        _shift_right(node, x, by, width)
+        shift_right(Steps(node), x, by, node.y)
         return
     powers = np.append((np.uint64(1) << np.arange(width, dtype=np.uint64)).astype(x.dtype), np.zeros(1, x.dtype))
     if by.data is not None:
         factor = node.const(powers[np.where(_too_far(by.data, width), width, by.data).astype(np.int64)], hint="factor")
     else:
-        places = _limited(node, by, width, width)
+        places = _limited(Steps(node), by, width, width)
         factor = node.emit("GATHER", [node.const(powers, hint="powers"), places], node.like(by, "factor"), axis=0, batchDims=0)
     node.emit("MUL", [x, factor])
 
 
-def _shift_right(node: Node, x: Tensor, by: Tensor, width: int) -> None:
+def shift_right(f: Steps, x: Tensor, by: Tensor, out: Tensor | None = None) -> Tensor:
     """A signed number shifted all the way leaves its sign, which is a shift by width - 1; an unsigned one takes one more."""
+    width, last = 8 * x.dtype.itemsize, None
+    if width == 64:
+        return _shift_wide(f, x, by, out)
     if by.data is not None:
         beyond = _too_far(by.data, width)
-        near = node.const(np.where(beyond, width - 1, by.data), x.dtype, "near")
-        last = node.const(beyond, x.dtype, "last") if x.dtype.kind == "u" and beyond.any() else None
+        near = f.constant(np.where(beyond, width - 1, by.data), x.dtype)
+        last = f.constant(beyond, x.dtype) if x.dtype.kind == "u" and beyond.any() else None
     else:
-        limited = _limited(node, by, width, width - 1)
-        near = node.emit("CAST", [limited], node.like(by, "near"), inDataType=limited.dtype, outDataType=x.dtype)
-        last = None
+        limited = _limited(f, by, width, width - 1)
+        near = f.cast(limited, x.dtype)
         if x.dtype.kind == "u":
-            far = node.emit("GREATER", [by, node.const(width - 1, by.dtype, "top")], node.like(by, "far", np.bool_))
-            last = node.emit("CAST", [far], node.like(by, "last"), inDataType=far.dtype, outDataType=x.dtype)
+            last = f.cast(f("GREATER", by, width - 1), x.dtype)
     if last is None:
-        node.emit("RIGHT_SHIFT", [x, near])
+        return f("RIGHT_SHIFT", x, near, out)
+    return f("RIGHT_SHIFT", f("RIGHT_SHIFT", x, near), last, out)
+
+
+def _shift_wide(f: Steps, x: Tensor, by: Tensor, out: Tensor | None) -> Tensor:
+    """64 bits in halves of int32: below 32, the low half takes what the high one loses; from 32 on, it is the high one."""
+    node, signed = f.node, x.dtype.kind == "i"
+    far = 63 if signed else 64
+    powers = (np.int64(1) << np.arange(32, 0, -1)).astype(np.uint32).view(np.int32)
+    if by.data is not None:
+        known = np.where(_too_far(by.data, 64), far, by.data).astype(np.int32)[..., None]
+        within, lifts = f.constant(known % 32, np.int32), f.constant(powers[known % 32], np.int32)
+        turns, gone = f.constant(known >= 32, np.bool_), f.constant(known == 64, np.bool_)
     else:
-        node.emit("RIGHT_SHIFT", [node.emit("RIGHT_SHIFT", [x, near], node.like(node.y, "almost")), last])
+        places = node.reshape(_limited(f, by, 64, far), (*by.shape, 1), "places")
+        within, turns, gone = f("FLOOR_MOD", places, 32), f("GREATER_EQUAL", places, 32), f("EQUAL", places, 64)
+        table, lifts = f.constant(powers, np.int32), f.temp(within.shape, np.int32)
+        node.emit("GATHER", [table, within], lifts, axis=0, batchDims=0)
+    parts = _in_parts(node, x)
+    low, high = (f.slice(parts, [0] * x.rank + [i], (*x.shape, 1)) for i in range(2))
+
+    def shifted(half: Tensor) -> Tensor:
+        bits = np.dtype(np.uint32)
+        return f.bits(f("RIGHT_SHIFT", f.bits(half, bits), f.bits(within, bits)), np.int32)
+
+    joined = f("ADD", shifted(low), f("MUL", high, lifts))
+    moved = f("RIGHT_SHIFT", high, within) if signed else shifted(high)
+    empty = f("RIGHT_SHIFT", high, 31) if signed else f.constant(0, np.int32)
+    halves = [f.select(turns, moved, joined), f.select(turns, empty, moved)]
+    if not signed:
+        halves = [f.select(gone, f.constant(0, np.int32), half) for half in halves]
+    whole = node.emit("CONCATENATION", halves, f.temp((*halves[0].shape[:-1], 2), np.int32), axis=len(halves[0].shape) - 1)
+    return node.emit("BITCAST", [whole], out or f.temp(whole.shape[:-1], x.dtype))
 
 
 def _too_far(amount: np.ndarray, width: int) -> np.ndarray:
     return (amount.astype(np.float64) < 0) | (amount.astype(np.float64) >= width)
 
 
-def _limited(node: Node, by: Tensor, width: int, beyond: int) -> Tensor:
+def _limited(f: Steps, by: Tensor, width: int, beyond: int) -> Tensor:
     """The amount as int32, with `beyond` for one that shifts everything out."""
-    options = {"inDataType": by.dtype, "outDataType": np.dtype(np.int32)}
-    amount = by if by.dtype == np.int32 else node.emit("CAST", [by], node.like(by, "amount", np.int32), **options)
-    top = node.const(width, np.int32, "width")
+    amount = f.bits(by, np.int64) if by.dtype.itemsize == 8 else f.cast(by, np.int32)
     # As FLOOR_MOD of the width leaves what is inside unchanged, a difference shows what is not.
-    wrapped = node.emit("FLOOR_MOD", [amount, top], node.like(amount, "wrapped"))
-    inside = node.emit("EQUAL", [amount, wrapped], node.like(amount, "inside", np.bool_))
-    return node.emit("SELECT_V2", [inside, amount, node.const(beyond, np.int32, "beyond")], node.like(amount, "limited"))
+    inside = f("EQUAL", amount, f("FLOOR_MOD", amount, width))
+    return f.cast(f.select(inside, amount, beyond), np.int32)
 
 
 def _in_halves(node: Node, left: Tensor, right: Tensor, shape: tuple[Dim, ...]) -> Tensor:

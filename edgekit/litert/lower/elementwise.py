@@ -25,7 +25,6 @@ UNARY = {
 BINARY = {
     "Add": "ADD",
     "And": "LOGICAL_AND",
-    "Div": "DIV",
     "Equal": "EQUAL",
     "Greater": "GREATER",
     "GreaterOrEqual": "GREATER_EQUAL",

@@ -30,9 +30,13 @@ class Steps:
         return self.node.emit(code, [x], self.temp(x.shape, x.dtype))
 
     def select(self, condition: Tensor, left: Tensor, right: Tensor | float, out: Tensor | None = None) -> Tensor:
-        """`left` where the condition holds, else `right`."""
+        """`left` where the condition holds, else `right`; nothing is emitted where it is known for all of it."""
         other = right if isinstance(right, Tensor) else self.constant(right, left.dtype)
         shape = broadcast(condition.shape, broadcast(left.shape, other.shape))
+        known = condition.data
+        chosen = None if known is None else left if known.all() else other if not known.any() else None
+        if chosen is not None and chosen.shape == shape and out is None:
+            return chosen
         return self.node.emit("SELECT_V2", [condition, left, other], out or self.temp(shape, left.dtype))
 
     def cast(self, x: Tensor, dtype: Any, out: Tensor | None = None) -> Tensor:
@@ -40,6 +44,14 @@ class Steps:
         if x.dtype == dtype and out is None:
             return x
         return self.node.emit("CAST", [x], out or self.temp(x.shape, dtype), inDataType=x.dtype, outDataType=np.dtype(dtype))
+
+    def bits(self, x: Tensor, dtype: Any) -> Tensor:
+        """The same bits as another dtype of the same size."""
+        if x.dtype == dtype:
+            return x
+        if x.data is not None:
+            return self.constant(x.data.view(dtype), dtype)
+        return self.node.emit("BITCAST", [x], self.temp(x.shape, dtype))
 
     def slice(self, x: Tensor, begin: Sequence[int], lengths: Sequence[Dim]) -> Tensor:
         """A part of a tensor; a dimension that is not a number is taken whole."""
