@@ -100,7 +100,7 @@ class _Tflite:
 
         def invoke() -> Results:
             interpreter.invoke()
-            return {name: interpreter.get_tensor(self.outputs[name]) for name in outputs}
+            return {name: read_tensor(interpreter, self.outputs[name]) for name in outputs}
 
         return invoke
 
@@ -112,6 +112,20 @@ class _Tflite:
             signature = getattr(self._interpreter.get_signature_runner(), f"get_{side}_details")()
             indices |= {name: detail["index"] for name, detail in signature.items()}
         return indices
+
+
+def read_tensor(interpreter: Any, index: int) -> np.ndarray:
+    """An output of a LiteRT interpreter that has run, also one whose size was found while it ran and is 0.
+
+    Of such a tensor the interpreter says "Invalid tensor size": it has no memory to show.
+    """
+    try:
+        return interpreter.get_tensor(index)
+    except ValueError:
+        detail = next(d for d in interpreter.get_output_details() if d["index"] == index)
+        if detail["shape"].all():
+            raise
+        return np.zeros(detail["shape"], detail["dtype"])
 
 
 class _Ort:

@@ -103,14 +103,30 @@ def _said(error: Exception) -> str:
 def _interpret(data: bytes, case: Case, alone: bool) -> list[np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    from edgekit.runtimes import read_tensor
+
     kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if alone else OpResolverType.AUTO
     interpreter = Interpreter(model_content=data, num_threads=1, experimental_op_resolver_type=kernels)
-    runner = interpreter.get_signature_runner("serving_default")
+    inputs, outputs = _places(interpreter)
     graph = case.model.graph
     constant = {t.name for t in graph.initializer}
     names = [v.name for v in graph.input if v.name not in constant]
-    results = runner(**{name: np.asarray(array) for name, array in zip(names, case.inputs, strict=False)})
-    return [results[v.name] for v in graph.output]
+    given = {inputs[name]: np.asarray(array) for name, array in zip(names, case.inputs, strict=False)}
+    for place, array in given.items():
+        interpreter.resize_tensor_input(place, array.shape)
+    interpreter.allocate_tensors()
+    for place, array in given.items():
+        interpreter.set_tensor(place, array)
+    interpreter.invoke()
+    return [read_tensor(interpreter, outputs[v.name]) for v in graph.output]
+
+
+def _places(interpreter: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Inputs and outputs by name. The signature's runner, while there is one, keeps the interpreter from running by itself."""
+    runner = interpreter.get_signature_runner("serving_default")
+    sides = runner.get_input_details(), runner.get_output_details()
+    inputs, outputs = ({name: detail["index"] for name, detail in side.items()} for side in sides)
+    return inputs, outputs
 
 
 def _difference(case: Case, results: Sequence[np.ndarray]) -> str:

@@ -273,11 +273,9 @@ def _incomparable(model: Any) -> str:
 
 
 def _interpret(compiled: Any, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter
+    from edgekit.runtimes import Runner
 
-    runner = Interpreter(model_content=compiled.data, num_threads=1).get_signature_runner()
-    made = runner(**{binding.artifact: binding.to_artifact(feeds[binding.source]) for binding in compiled.inputs})
-    return {binding.source: binding.to_source(made[binding.artifact]) for binding in compiled.outputs}
+    return dict(Runner(compiled.data, "tflite", compiled.inputs, compiled.outputs).run(feeds))
 
 
 def _reference(data: bytes, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -52,6 +52,8 @@ def known_contents(value: ir.Value | None, contents: Contents) -> Dims | None:
     """The elements of a small integer tensor, constant or computed from shapes; None where they are not known."""
     if value is None:
         return None
+    if value.shape is not None and 0 in value.shape.dims:
+        return ()
     if value.is_initializer() and value.const_value is not None:
         tensor = value.const_value
         if tensor.size > SMALL or not (tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL):

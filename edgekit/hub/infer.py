@@ -3,6 +3,8 @@
 Three sources, in this order: rules of our own for operators whose result depends on *contents* that may be symbolic (Reshape to
 `[batch, -1, 64]`, computed from Shape → Gather → Concat); ONNX's own inference for one node (`onnx.shape_inference`, about 20 µs,
 no weights are serialized); what the model declared. A dimension that none of them knows gets a name of its own.
+
+A number that is declared for a size which the data decide (`edgekit.hub.data_sized`) is that of one example, and no source.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import onnx_ir as ir
 from edgekit.errors import SourceError
 from edgekit.hub import dims
 from edgekit.hub.content_rules import CONTENTS
+from edgekit.hub.data_sized import is_data_sized
 from edgekit.hub.dims import Dim
 from edgekit.hub.facts import SMALL, Contents, Dims, Known, does_not_fit, identifier, shape_of
 from edgekit.hub.schemas import check_types
@@ -34,6 +37,9 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> 
     """
     rule = SHAPES.get(node.op_type) if node.domain == "" else None
     found = None
+    if is_data_sized(node, contents):
+        for output in node.outputs:
+            _forget_numbers(output)
     if rule is not None:
         check_types(node, opsets[""])
         try:
@@ -89,6 +95,12 @@ def is_static(value: ir.Value) -> bool:
 def set_shape(value: ir.Value, shape: Dims) -> None:
     """Give a value a shape of numbers and symbols."""
     value.shape = ir.Shape([dims.canonical(dim) for dim in shape])
+
+
+def _forget_numbers(output: ir.Value) -> None:
+    name, shape = identifier(output.name or "value"), shape_of(output)
+    if shape is not None:
+        set_shape(output, tuple(f"{name}_d{axis}" if isinstance(dim, int) else dim for axis, dim in enumerate(shape)))
 
 
 def _assign(node: ir.Node, known: list[Known]) -> None:

@@ -146,6 +146,8 @@ def _slice_length(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
         return len(range(size)[slice(start, None if step < 0 and end < -size else end, step)])
     if step < 1:
         return None
+    if isinstance(start, int) and isinstance(end, int) and (start < 0) == (end < 0) and start >= end:
+        return 0
     if isinstance(start, int) and start < 0:
         start = dims.add(size, start) if isinstance(size, int) or start > -_FAR else 0
     if isinstance(end, int):

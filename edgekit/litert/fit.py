@@ -84,7 +84,7 @@ def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Ope
 
 
 def _converted_cast(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Operator]]:
-    """CAST has no uint64: its bits are those of an int64, which is right below 2^63."""
+    """CAST has no uint64: its bits are those of an int64, which is right below 2^63, and for floats made right above it."""
     before: list[Operator] = []
     after: list[Operator] = []
     source, result, wide = op.inputs[0], op.outputs[0], np.dtype(np.int64)
@@ -96,9 +96,31 @@ def _converted_cast(op: Operator, notes: list[str]) -> tuple[list[Operator], lis
         op.outputs[0] = Tensor(f"{result.name}/{wide}", result.shape, wide)
         op.options["outDataType"] = wide
         after.append(_operator("BITCAST", op.outputs[0], result))
-    if before or after:
+    if source.dtype == np.uint64 and result.dtype.kind == "f":
+        after += _with_2_to_the_64(op, result)
+    elif before or after:
         notes.append(f"CAST that makes {result.name!r}: uint64 is converted as int64, which is right below 2^63")
     return before, after
+
+
+def _with_2_to_the_64(op: Operator, result: Tensor) -> list[Operator]:
+    """What stands behind a CAST of int64 to float32 where negative numbers mean those of uint64 from 2^63 on."""
+
+    def made(hint: str, dtype: type = np.float32) -> Tensor:
+        return Tensor(f"{result.name}/{hint}", result.shape, np.dtype(dtype))
+
+    def number(hint: str, value: float) -> Tensor:
+        return Tensor(f"{result.name}/{hint}", (), np.dtype(np.float32), np.array(value, np.float32))
+
+    signed, below, raised = made("signed"), made("below", bool), made("raised")
+    unsigned = result if result.dtype == np.float32 else made("unsigned")
+    op.outputs[0], op.options["outDataType"] = signed, signed.dtype
+    return [
+        Operator("LESS", [signed, number("zero", 0.0)], [below]),
+        Operator("ADD", [signed, number("2^64", 2.0**64)], [raised]),
+        Operator("SELECT_V2", [below, raised, signed], [unsigned]),
+        *([_operator("CAST", unsigned, result)] if unsigned is not result else []),
+    ]
 
 
 def _carrier(op: Operator, kernel: Kernel, dtype: np.dtype, notes: list[str]) -> tuple[np.dtype, str]:

@@ -33,6 +33,25 @@ def test_a_symbolic_reshape_chain_becomes_one_constant_too() -> None:
     assert shapes(model) == {"y": "[batch,8,2,3]"}
 
 
+def test_a_declared_size_that_data_decide_is_not_believed() -> None:
+    """The exporter wrote down the sizes of its example."""
+    model = hub(
+        """g (float[3,4] x, int64[2] s, bool[3] c) => (float[2,6] y, int64[2] n, float[2,4] z)
+        { y = Reshape(x, s) n = Shape(y) z = Compress<axis=0>(x, c) }"""
+    )
+    assert shapes(model) == {"y": "[y_d0,y_d1]", "n": "[2]", "z": "[z_d0,4]"}
+
+
+def test_a_declared_size_that_shapes_decide_is_believed() -> None:
+    """What Mod makes of a symbol is beyond the rules here; the exporter may know more."""
+    model = hub(
+        """g (float[n,k] x) => (float[n,12] y)
+        <int64[1] one = {1}, int64[1] two = {2}, int64[1] three = {3}, int64[3] none = {0, 0, 0}>
+        { s = Shape(x) k = Slice(s, one, two) m = Mod(k, three) p = Concat<axis=0>(none, m) y = Pad(x, p) }"""
+    )
+    assert shapes(model)["y"] == "[n,12]"
+
+
 def test_one_symbol_stays_the_same_through_the_graph() -> None:
     model = hub(
         """g (float[batch,3,32,32] x) => (y) <float[8,3,3,3] w = {0}, int64[2] f = {0,-1}, float[2048,10] d = {0}>

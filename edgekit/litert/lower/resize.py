@@ -20,7 +20,10 @@ NATIVE = [(False, True), (False, False), (True, False)]
 
 @lowers("Resize")
 def resize(node: Node) -> None:
-    size, result = node.static_shape(node.x), node.static_shape(node.y)
+    size = node.static_shape(node.x)
+    for place in (2, 3):
+        node.constant(place)  # computed scales and sizes are refused
+    result = node.static_shape(node.y)
     mode = node.string("coordinate_transformation_mode", "half_pixel")
     if size == result and mode != "tf_crop_and_resize":
         node.reshape(node.x, result, out=node.y)

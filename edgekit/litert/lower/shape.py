@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.hub.data_sized import holds_data
+from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.table import Node, lowers
 
@@ -12,33 +14,38 @@ from edgekit.litert.lower.table import Node, lowers
 def reshape(node: Node) -> None:
     """All of them are RESHAPE to the result's shape; with several dynamic dimensions the target is computed."""
     dynamic = [d for d in node.y.shape if not isinstance(d, int)]
-    if len(dynamic) <= 1:
+    if len(dynamic) <= 1 or node.x.shape == node.y.shape:
         node.reshape(node.x, node.y.shape, out=node.y)
     elif node.op_type == "Reshape" and node.input(1).data is None:
-        node.emit("RESHAPE", [node.x, as_int32(node, node.input(1), "target")])
+        node.emit("RESHAPE", [node.x, _target(node)])
     elif node.op_type == "Unsqueeze":
         _unsqueeze(node)
     elif node.op_type == "Squeeze":
-        axes = node.constant(1)
-        dims = (
-            [i for i, d in enumerate(node.x.shape) if d == 1]
-            if axes is None
-            else [int(a) % node.x.rank for a in axes.reshape(-1)]
-        )
+        ones = [i for i, d in enumerate(node.x.shape) if d == 1]
+        told = not node.has_input(1) or (node.x.is_static and len(ones) == node.x.rank - node.y.rank)  # by the sizes alone
+        axes = None if told else node.constant(1)
+        dims = ones if axes is None else [int(a) % node.x.rank for a in axes.reshape(-1)]
         node.emit("SQUEEZE", [node.x], squeezeDims=np.array(dims, np.int32))
-    elif node.x.shape == node.y.shape:
-        node.emit(
-            "RESHAPE",
-            [node.x, node.emit("SHAPE", [node.x], node.temp((node.x.rank,), "shape", np.int32), outType=np.dtype(np.int32))],
-        )
     else:
         raise node.refuse(
             f"its result {node.y.shape} has {len(dynamic)} dynamic dimensions", "fix all but one with --input NAME=SHAPE"
         )
 
 
+def _target(node: Node) -> Tensor:
+    """A computed shape; what comes from data may say with a 0 that a size stays."""
+    target = as_int32(node, node.input(1), "target")
+    if node.integer("allowzero") or not holds_data(node.onnx.inputs[1]):
+        return target
+    sizes = _sizes(node, node.static_shape(target)[0], leading=False)
+    return _choose(node, _equal(node, target, 0, "stays"), sizes, target, "sizes")
+
+
 def _unsqueeze(node: Node) -> None:
     x = node.x
+    if node.input(1).data is None and node.input(1).shape == (1,):
+        node.emit("EXPAND_DIMS", [x, node.reshape(as_int32(node, node.input(1), "axes"), (), "axis")])
+        return
     axes = sorted(int(a) % node.y.rank for a in node.constant(1).reshape(-1))  # type: ignore[union-attr]
     for i, axis in enumerate(axes):
         shape = (*x.shape[:axis], 1, *x.shape[axis:])
@@ -81,7 +88,11 @@ def split(node: Node) -> None:
     axis = node.axis()
     sizes = [d for out in node.outputs if isinstance(d := out.shape[axis], int)]
     if len(sizes) < len(node.outputs):
-        raise node.refuse("the sizes of its parts are known only when it runs", "make them constant in the model", "split")
+        if not node.has_input(1):
+            raise node.refuse("the sizes of its parts are known only when it runs", "fix them with --input NAME=SHAPE", "split")
+        parts = as_int32(node, node.input(1), "sizes")
+        node.emit("SPLIT_V", [node.x, parts, node.const(axis, np.int32, "axis")], node.outputs, numSplits=len(node.outputs))
+        return
     where = node.const(axis, np.int32, "axis")
     if len(sizes) == 1:
         node.reshape(node.x, node.y.shape, out=node.y)
@@ -96,8 +107,44 @@ def expand(node: Node) -> None:
     if node.x.shape == node.y.shape:
         node.reshape(node.x, node.y.shape, out=node.y)
         return
-    target = node.ints(node.static_shape(node.y), "shape") if node.y.is_static else as_int32(node, node.input(1), "target")
+    if node.y.is_static:
+        target = node.ints(node.static_shape(node.y), "shape")
+    else:
+        target = as_int32(node, node.input(1), "target")
+        if holds_data(node.onnx.inputs[1]):  # which may ask for 1 where the operand has more
+            missing = node.x.rank - node.static_shape(target)[0]
+            if missing > 0:
+                whole = node.temp((node.x.rank,), "whole", np.int32)
+                target = node.emit("CONCATENATION", [node.ints([1] * missing, "ones"), target], whole, axis=0)
+            sizes = _sizes(node, node.static_shape(target)[0], leading=True)
+            target = _choose(node, _equal(node, sizes, 1, "grows"), target, sizes, "sizes")
     node.emit("BROADCAST_TO", [node.x, target])
+
+
+def _sizes(node: Node, count: int, *, leading: bool) -> Tensor:
+    """The first `count` sizes of the operand; where it has fewer axes, with ones before (`leading`) or behind them."""
+    x, ones = node.x, max(0, count - node.x.rank)
+    if x.is_static:
+        given = list(node.static_shape(x))
+        return node.ints([1] * ones + given if leading else given[:count] + [1] * ones, "given")
+    whole = node.emit("SHAPE", [x], node.temp((x.rank,), "all_sizes", np.int32), outType=np.dtype(np.int32))
+    if x.rank > count:
+        part = node.temp((count,), "given", np.int32)
+        return node.emit("SLICE", [whole, node.ints([0], "first"), node.ints([count], "count")], part)
+    if not ones:
+        return whole
+    parts = [node.ints([1] * ones, "ones"), whole]
+    return node.emit("CONCATENATION", parts if leading else parts[::-1], node.temp((count,), "given", np.int32), axis=0)
+
+
+def _equal(node: Node, values: Tensor, number: int, hint: str) -> Tensor:
+    if values.data is not None:
+        return node.const(values.data == number, hint=hint)
+    return node.emit("EQUAL", [values, node.const(number, np.int32, f"{hint}_if")], node.like(values, hint, bool))
+
+
+def _choose(node: Node, condition: Tensor, yes: Tensor, no: Tensor, hint: str) -> Tensor:
+    return node.emit("SELECT_V2", [condition, yes, no], node.like(no, hint))
 
 
 @lowers("Tile")

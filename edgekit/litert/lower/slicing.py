@@ -43,6 +43,8 @@ def slice_(node: Node) -> None:
             begin[axis], end[axis], stride[axis] = start, max(-FAR, min(stop, FAR)), step
             if stop < FAR:
                 end_mask &= ~(1 << axis)
+        if stride[axis] > 0 and end[axis] == 0 and not end_mask >> axis & 1:
+            begin[axis] = end[axis] = 1  # nothing: XNNPACK reads an end of 0 as the end of the axis
     bounds = [
         Bound(size, *place, bool(begin_mask >> i & 1), bool(end_mask >> i & 1))
         for i, (size, place) in enumerate(zip(x.shape, zip(begin, end, stride, strict=True), strict=True))

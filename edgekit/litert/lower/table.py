@@ -157,11 +157,13 @@ class Node:
             )
         if tensor.data is not None and out is None:
             return self.const(tensor.data.reshape([int(d) for d in shape]), hint=hint)
-        if sum(not isinstance(d, int) for d in shape) > 1:
-            raise self.refuse(
-                f"a reshape to {shape} has more than one dynamic dimension", "fix one of them with --input NAME=SHAPE"
-            )
         target = self.ints([d if isinstance(d, int) else -1 for d in shape], "shape")
+        if sum(not isinstance(d, int) for d in shape) > 1:
+            if tensor.shape != shape:
+                raise self.refuse(
+                    f"a reshape to {shape} has more than one dynamic dimension", "fix one of them with --input NAME=SHAPE"
+                )
+            target = self.emit("SHAPE", [tensor], self.temp((len(shape),), "shape", np.int32), outType=np.dtype(np.int32))
         return self.emit("RESHAPE", [tensor, target], out or self.temp(shape, hint, tensor.dtype))
 
     def refuse(self, why: str, fix: str, attribute: str | None = None) -> UnsupportedOperator:
