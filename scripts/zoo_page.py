@@ -38,6 +38,9 @@ constants; *convert* is CPU seconds in a warm process, from the network's file t
 time of one inference on one thread (XNNPACK), all files of a network taking turns, and *ratio* edgekit's divided by the peer's.
 Several figures in one cell are edgekit's and, after it, those of the peers in the order named."""
 
+EARLIER = """\
+Rows without times are of earlier code, and with inputs and outputs as ONNX has them: one TRANSPOSE at each that is a picture."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -97,7 +100,9 @@ def page(results: Sequence[Result], total: int) -> str:
     """The page, for the results in the order of the zoo; `total` is how many networks the zoo has."""
     beside = sum(1 for r in results if r.peers)
     lines = [INTRODUCTION, "", COLUMNS, ""]
-    lines += [f"{len(results)} of {total} networks have been run, {beside} of them beside the peers.", ""]
+    lines += [f"{len(results)} of {total} networks have been run, {beside} of them beside the peers."]
+    lines += [EARLIER] if any(r.ours.fine and r.ours.convert_s is None for r in results) else []
+    lines += [""]
     lines += _outcomes(results)
     lines += _failures(results)
     if beside:
@@ -175,8 +180,8 @@ def _cause(made: Made) -> str:
     if made.outcome in ("wrong", "timeout", "memory", "no source"):
         return {"wrong": "wrong numbers", "no source": "the exported graph is wrong"}.get(made.outcome, made.reason)
     text = re.sub(r"^no program to convert: ", "", made.reason).split(" · ")[0]
-    text = re.sub(r"\s*\([\w.]+\.py:\d+\)$|op_name=.*|node[_ ]?name=\S+|\d{2,}", "", text)
-    return f"{made.outcome}: {text[:120].strip()}"
+    text = re.sub(r"\s*\([\w.]+\.py:\d+\)$", "", text)
+    return f"{made.outcome}: {re.sub(r'[0-9]{2,}', '…', text)[:120].strip()}"
 
 
 def _collection(collection: str, title: str, results: Sequence[Result]) -> list[str]:
@@ -192,15 +197,14 @@ def _network(result: Result, peers: Sequence[str]) -> str:
     ours, theirs = result.ours, [result.peers[peer] for peer in peers if peer in result.peers]
     made = [ours, *theirs]
     right = [m if m.fine else None for m in theirs]
-    mine = f"{ours.bytes / 1e6:.2f} MB" if ours.bytes else ""
-    sizes = [f"{share:.1%}" if (share := _of_weights(result, m)) else "–" for m in (ours, *right)]
+    shares = [f"{share:.1%}" if (share := _of_weights(result, m)) else "–" for m in (ours, *right)]
     return _row(
         result.name.partition("/")[2],
         _number(ours.error) + ("" if ours.fine else f" ({ours.outcome})"),
         _number(result.ort_error),
         " / ".join(str(m.operators) if m is ours or m.fine else m.outcome for m in made),
         " / ".join(str(m.transposes) if m else "–" for m in (ours, *right)),
-        f"{mine}, {' / '.join(sizes)}",
+        f"{ours.bytes / 1e6:.2f} MB, {' / '.join(shares)}" if ours.bytes else "",
         " / ".join(f"{m.convert_s:.2f}" if m and m.convert_s else "–" for m in (ours, *right)),
         " / ".join(f"{m.latency_ms:.3g}" if m and m.latency_ms else "–" for m in (ours, *right)),
         " / ".join(f"{ratio:.3f}" if (ratio := result.ratio("latency_ms", peer)) else "–" for peer in result.peers),
