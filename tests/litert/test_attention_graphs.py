@@ -12,6 +12,8 @@ from edgekit import hub, litert
 from .running import artifact_results, model, operators, relative_error, source_results
 from .test_graph_passes import check, weights
 
+pytestmark = pytest.mark.usefixtures("small_heads")
+
 
 def attention(scores: str, **constants: np.ndarray) -> onnx.ModelProto:
     """A layer of two heads of 8; `scores` makes `s` of `p`, the product of queries and keys."""

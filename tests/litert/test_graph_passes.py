@@ -55,6 +55,7 @@ def test_a_scalar_factor_rises_into_the_projection_above() -> None:
     check(proto, {"x": weights(1, 6, 16)}, {"FULLY_CONNECTED": 1, "RESHAPE": 1})
 
 
+@pytest.mark.usefixtures("small_heads")
 @pytest.mark.parametrize("batch", [1, 3])
 def test_attention_has_one_transpose_a_layer(batch: int) -> None:
     """Query, key and value are projected heads first; only the result has to be turned back."""
@@ -72,6 +73,20 @@ def test_attention_has_one_transpose_a_layer(batch: int) -> None:
     )  # fmt: skip
     expected = {"RESHAPE": 2, "BATCH_MATMUL": 5, "ADD": 1, "SOFTMAX": 1, "TRANSPOSE": 1, "FULLY_CONNECTED": 1}
     check(proto, {"x": weights(batch, 5, 16)}, expected)
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "product"), [(256, 16, "BATCH_MATMUL"), (256, 24, "FULLY_CONNECTED"), (8, 16, "FULLY_CONNECTED")]
+)
+def test_small_heads_are_projected_together(length: int, size: int, product: str) -> None:
+    """A product per head is slow where its columns do not fill a vector unit, or where there is little to multiply."""
+    proto = model(
+        f"""net (float[1,{length},96] x) => (float[1,2,{length},{size}] y)
+            {{ p = MatMul(x, w) r = Reshape(p, heads) y = Transpose<perm=[0,2,1,3]>(r) }}""",
+        w=weights(96, 2 * size), heads=np.array([1, length, 2, size]),
+    )  # fmt: skip
+    turned = {"TRANSPOSE": 1} if product == "FULLY_CONNECTED" else {}
+    check(proto, {"x": weights(1, length, 96)}, {product: 1, "RESHAPE": 1} | turned)
 
 
 def test_a_factor_used_twice_stays() -> None:
@@ -265,6 +280,7 @@ def test_rms_norm_before_projections_is_five_operators() -> None:
     check(proto, {"x": weights(1, 6, 16)}, {"MUL": 2, "MEAN": 1, "ADD": 1, "RSQRT": 1, "FULLY_CONNECTED": 2})
 
 
+@pytest.mark.usefixtures("small_heads")
 def test_the_scale_of_a_norm_goes_into_attention_heads() -> None:
     """Weights that are read as heads take the scale like any other; the norm's bias joins theirs."""
     proto = model(
@@ -334,6 +350,7 @@ def test_a_norm_that_is_also_taken_as_it_is_keeps_its_scale() -> None:
     check(proto, {"x": weights(1, 4, 8)}, {**norm, "FULLY_CONNECTED": 1, "RESHAPE": 1})
 
 
+@pytest.mark.usefixtures("small_heads")
 def test_queries_keys_and_values_that_are_picked_by_index_are_projected_apart() -> None:
     """qkv.reshape(…, 3, heads, size).permute(2, 0, 3, 1, 4), then qkv[0], qkv[1], qkv[2]."""
     proto = model(
