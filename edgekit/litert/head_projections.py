@@ -5,9 +5,9 @@ After:   MatMul(x as (B, 1, N, C), c·W as (1, heads, C, size)) → [Add(c·b as
 
 The product broadcasts over the heads and gives them in front at once, so three of the four transposes of an attention layer are
 never made, in the same number of multiplications. A Transpose to (B, heads, size, N), as the keys want it, keeps its last step,
-which BATCH_MATMUL's `adjY` absorbs. Applies when W and b are constant, everything between has one user, and a head is large enough:
-heads of 24 cost CaiT 6 % more time than FULLY_CONNECTED and its transposes, and products of 16 x 64 by 64 x 16 (ELECTRA in
-small) 20 %, while heads of 64 (ViT) are as fast one way as the other.
+which BATCH_MATMUL's `adjY` absorbs. Applies when W and b are constant, everything between has one user, and a head is large
+enough: heads of 24 cost CaiT 6 % more time than FULLY_CONNECTED and its transposes, and products of 16 x 64 by 64 x 16 (ELECTRA
+in small) 20 %, while heads of 64 (ViT) are as fast one way as the other.
 """
 
 from __future__ import annotations
