@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import onnx_ir as ir
 
@@ -90,7 +91,8 @@ class Assignment:
         groups = []
         for node, part in self._parts:
             ports = tuple(Port(self._number(s.of(node)), s.is_output) for s in part.slots)
-            groups.append(Group(ports, part.default, part.relate, part.choices))
+            relate = cache(part.relate) if part.relate is not None else None  # asked the same by proposals and windows
+            groups.append(Group(ports, part.default, relate, part.choices))
 
         def outside(values: Iterable[ir.Value], perms: Perms, is_output: bool) -> None:
             for v in values:

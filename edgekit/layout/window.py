@@ -9,14 +9,15 @@ that is still transposed. That is where a window is opened. A region that fits i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgekit.layout.permutation import Dim, Perm
 
 if TYPE_CHECKING:
-    from edgekit.layout.assign import Mode, Problem
+    from edgekit.layout.assign import Mode, Problem, ValueSize
 
 WINDOW = 9  # groups
 MAX_ORDERS = 12  # modes per group
@@ -27,60 +28,100 @@ def best_modes(problem: Problem, value: int, inside: set[int]) -> dict[int, Mode
     """Modes for the free groups nearest to `value` that cost least together, of those that any order in sight leads to."""
     window = _nearest(problem, value, inside)
     modes = _modes_in_sight(problem, window)
-    nets = [_Net(problem, net, modes) for net in sorted({port.value for g in window for port in problem.groups[g].ports})]
-    due: list[list[_Net]] = [[] for _ in window]  # the values whose cost is known once this group has its mode
+    place = {g: i for i, g in enumerate(window)}
+    nets = sorted({port.value for g in window for port in problem.groups[g].ports})
+    choice = _cheapest(tuple(tuple(modes[g]) for g in window), tuple(_net(problem, net, place) for net in nets))
+    return {g: modes[g][i] for g, i in zip(window, choice, strict=True)}
+
+
+class _Net(NamedTuple):
+    """A value that a window's groups produce or consume. Groups count by their place in the window, so that what repeated layers
+    ask is the same question.
+
+    Args:
+        size: What it costs to transpose.
+        have: The order in which a producer outside of the window gives it.
+        producer: Else the group that does, and its port.
+        outside: The orders that consumers outside of the window need.
+        consumers: Those inside, as group and port.
+    """
+
+    size: ValueSize
+    have: Perm
+    producer: tuple[int, int] | None
+    outside: frozenset[Perm]
+    consumers: tuple[tuple[int, int], ...]
+
+
+def _net(problem: Problem, net: int, place: dict[int, int]) -> _Net:
+    (maker, port), *users = problem.users[net]
+    return _Net(
+        problem.values[net],
+        problem.groups[maker].mode[port],
+        (place[maker], port) if maker in place else None,
+        frozenset(problem.groups[g].mode[p] for g, p in users if g not in place),
+        tuple((place[g], p) for g, p in users if g in place),
+    )
+
+
+@lru_cache(maxsize=256)
+def _cheapest(modes: tuple[tuple[Mode, ...], ...], nets: tuple[_Net, ...]) -> tuple[int, ...]:
+    """For each group of a window, which of its modes to take; the present ones come first."""
+    due: list[list[_Costs]] = [[] for _ in modes]  # the values whose cost is known once this group has its mode
     for net in nets:
-        due[max(window.index(g) for g in net.members)].append(net)
+        costs = _Costs(net, modes)
+        due[max(costs.members)].append(costs)
     # What is still to come costs at least this much.
-    ahead = [0] * (len(window) + 1)
-    for depth in reversed(range(len(window))):
-        ahead[depth] = ahead[depth + 1] + sum(net.least for net in due[depth])
-    chosen = dict.fromkeys(window, 0)  # the present modes come first
-    best, best_cost = dict(chosen), sum(net.cost(chosen) for net in nets)
+    ahead = [0] * (len(modes) + 1)
+    for depth in reversed(range(len(modes))):
+        ahead[depth] = ahead[depth + 1] + sum(costs.least for costs in due[depth])
+    chosen = [0] * len(modes)
+    best, best_cost = tuple(chosen), sum(costs.of(chosen) for known in due for costs in known)
     visited = 0
 
     def search(depth: int, cost: int) -> None:
         nonlocal best, best_cost, visited
-        if depth == len(window):
-            best, best_cost = dict(chosen), cost
+        if depth == len(modes):
+            best, best_cost = tuple(chosen), cost
             return
-        for choice in range(len(modes[window[depth]])):
+        for choice in range(len(modes[depth])):
             visited += 1
-            chosen[window[depth]] = choice
-            now = cost + sum(net.cost(chosen) for net in due[depth])
+            chosen[depth] = choice
+            now = cost + sum([costs.of(chosen) for costs in due[depth]])
             if now + ahead[depth + 1] < best_cost and visited <= BUDGET:
                 search(depth + 1, now)
 
     search(0, 0)
-    return {g: modes[g][choice] for g, choice in best.items()}
+    return best
 
 
-class _Net:
-    """What a value costs, by the choices of the window's groups that produce or consume it."""
+class _Costs:
+    """What a value costs, by the choices of the groups that produce or consume it."""
 
-    def __init__(self, problem: Problem, net: int, modes: dict[int, list[Mode]]) -> None:
-        users = problem.users[net]
-        self._size = problem.values[net]
+    def __init__(self, net: _Net, modes: tuple[tuple[Mode, ...], ...]) -> None:
+        self._net = net
         self._modes = modes
-        self._producer = users[0] if users[0][0] in modes else None
-        self._have = problem.groups[users[0][0]].mode[users[0][1]]
-        self._outside = {problem.groups[g].mode[p] for g, p in users[1:] if g not in modes}
-        self._movable = [(g, p) for g, p in users[1:] if g in modes]
         self._known: dict[tuple[int, ...], int] = {}
-        self.members = list(dict.fromkeys(g for g, _ in users if g in modes))
+        self._between = cache(net.size.cost)
+        users = net.consumers if net.producer is None else (net.producer, *net.consumers)
+        self.members = tuple(dict.fromkeys(g for g, _ in users))
         few = prod(len(modes[g]) for g in self.members) <= MAX_ORDERS**2
         all_choices = product(*(range(len(modes[g])) for g in self.members))
-        self.least = min(self.cost(dict(zip(self.members, choice, strict=True))) for choice in all_choices) if few else 0
+        self.least = min(self._cost(choice) for choice in all_choices) if few else 0
 
-    def cost(self, chosen: dict[int, int]) -> int:
-        key = tuple([chosen[g] for g in self.members])
-        if key not in self._known:
-            have = self._have
-            if self._producer is not None:
-                have = self._modes[self._producer[0]][chosen[self._producer[0]]][self._producer[1]]
-            wanted = self._outside.union([self._modes[g][chosen[g]][p] for g, p in self._movable])
-            self._known[key] = sum(self._size.cost(have, want) for want in wanted)
-        return self._known[key]
+    def of(self, chosen: Sequence[int]) -> int:
+        """The cost under the choices of all groups of the window."""
+        choice = tuple([chosen[g] for g in self.members])
+        known = self._known.get(choice)
+        return self._cost(choice) if known is None else known
+
+    def _cost(self, choice: tuple[int, ...]) -> int:
+        perms = {g: self._modes[g][i] for g, i in zip(self.members, choice, strict=True)}
+        net = self._net
+        have = net.have if net.producer is None else perms[net.producer[0]][net.producer[1]]
+        wanted = net.outside.union([perms[g][p] for g, p in net.consumers])
+        self._known[choice] = cost = sum([self._between(have, want) for want in wanted])
+        return cost
 
 
 def _nearest(problem: Problem, value: int, inside: set[int]) -> list[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgekit.layout import remove_transposes, to_channels_last
+from edgekit.layout import remove_transposes, to_channels_last, window
 
 NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -68,6 +68,17 @@ def calls(work: Callable[[], object]) -> int:
 def test_four_times_the_graph_is_four_times_the_work(shape: dict) -> None:
     small, large = residual_network(40, **shape), residual_network(160, **shape)
     assert calls(lambda: to_channels_last(large)) < 5 * calls(lambda: to_channels_last(small))
+
+
+def test_what_repeated_layers_ask_is_searched_once() -> None:
+    asked = []
+    for blocks in (12, 48):
+        window._cheapest.cache_clear()
+        to_channels_last(residual_network(blocks, stray=3))
+        asked.append(window._cheapest.cache_info())
+    small, large = asked
+    assert large.hits > small.hits
+    assert large.misses == small.misses
 
 
 def test_transpose_pairs_vanish() -> None:

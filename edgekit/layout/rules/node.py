@@ -176,7 +176,7 @@ def replace_constant(node: ir.Node, i: int, array: np.ndarray, suffix: str) -> N
     while name in graph.initializers:
         number += 1
         name = f"{base}.{number}"
-    value = ir.Value(name=name, const_value=ir.tensor(np.array(array, order="C"), name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(np.array(array, order="C"), name=name))
     value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
     graph.register_initializer(value)
     if i >= len(node.inputs):
