@@ -46,6 +46,7 @@ class Compiled:
     notes: tuple[str, ...] = ()
 
 
+@paused_collection()
 def compile(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model,
     *,

@@ -74,10 +74,9 @@ def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
     for user in takers:
         weights = constant(user.inputs[1])
         assert weights is not None
-        wide = weights.astype(np.float64)
-        user.replace_input_with(1, Builder(user).const((scale.astype(np.float64)[:, None] * wide).astype(weights.dtype)))
+        user.replace_input_with(1, Builder(user).const(scale.astype(weights.dtype)[:, None] * weights))
         if bias is not None:
-            add_row(user, (bias.astype(np.float64) @ wide).astype(weights.dtype))
+            add_row(user, (bias.astype(np.float64) @ weights.astype(np.float64)).astype(weights.dtype))
     return True
 
 

@@ -191,7 +191,7 @@ def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: li
     lead = dims(projection.x)[:-1]
     for out, (axis, start, stop) in zip(node.outputs, ranges, strict=True):
         chosen = np.take(columns, np.arange(start, stop), projection.factor(axis)).reshape(-1)
-        weights = b.const(np.ascontiguousarray(projection.weights[:, chosen]))
+        weights = b.const(np.take(projection.weights, chosen, axis=1))
         made = b.op("MatMul", [projection.x, weights], (*lead, len(chosen)), out.dtype)
         if projection.bias is not None:
             made = b.op("Add", [made, b.const(projection.bias[chosen])], dims(made), out.dtype)

@@ -87,6 +87,15 @@ def test_equal_computations_and_constants_are_shared() -> None:
     assert len(model.graph.initializers) == 1
 
 
+def test_constants_that_only_begin_alike_stay_apart() -> None:
+    numbers = ",".join(str(i % 7 + 2) for i in range(99))
+    constants = ", ".join(f"float[100] {name} = {{{numbers},{last}}}" for name, last in (("a", 3), ("b", 4), ("c", 3)))
+    body = f"<{constants}> {{ d = Max(x, a) e = Sin(d) f = Max(e, b) g = Tanh(f) h = Max(x, c) y = Sub(g, h) }}"
+    model = same(f"g (float[2,100] x) => (y) {body}")
+    assert operators(model) == {"Max": 2, "Sin": 1, "Tanh": 1, "Sub": 1}  # of x and a, which is that of x and c
+    assert len(model.graph.initializers) == 2
+
+
 W = (
     "<float[2,2,3,3] w = {" + ",".join(str(i % 5) for i in range(36)) + "}, int64[8] p = {0,0,1,0,0,0,1,2}, "
     "int64[8] q = {0,0,1,1,0,0,1,1}, int64[8] cut = {0,0,-1,0,0,0,0,0}, float low = {-3.4028235e38}, float one = {1}, "

@@ -91,6 +91,18 @@ def test_a_cnn_has_no_transposes_and_fused_activations() -> None:
     assert found == {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "PAD": 1, "MEAN": 1, "FULLY_CONNECTED": 1}
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_matrices_are_written_turned(precision: str) -> None:
+    """FULLY_CONNECTED takes the matrix of a MatMul transposed; its sizes are no multiples of the strips that it is copied in."""
+    proto = model(
+        "net (float[3,37] x) => (float[3,21] y) { y = MatMul(x, w) }", w=RNG.integers(-8, 8, (37, 21)).astype(np.float32)
+    )
+    feeds = {"x": RNG.integers(-8, 8, (3, 37)).astype(np.float32)}
+    compiled = litert.compile_hub(hub.prepare(ir.from_proto(proto)), precision=precision)
+    assert set(operators(compiled.data)) >= {"FULLY_CONNECTED"}
+    np.testing.assert_array_equal(artifact_results(compiled, feeds)["y"], source_results(proto, feeds)["y"])
+
+
 def test_half_precision_halves_the_weights() -> None:
     proto = model(
         "net (float[1,256] x) => (float[1,256] y) { y = MatMul(x, w) }", w=RNG.normal(size=(256, 256)).astype(np.float32)

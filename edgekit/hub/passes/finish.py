@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from edgekit.hub.edit import Editor, graphs, subgraphs
 
 _RANDOM = frozenset("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split())
+_SAMPLED = 32  # numbers
 
 
 def finish(edit: Editor) -> bool:
@@ -37,25 +39,45 @@ def finish(edit: Editor) -> bool:
 
 
 def _share_constants(edit: Editor) -> None:
-    groups: dict[tuple[ir.DataType, tuple[int, ...]], list[ir.Value]] = {}
+    """Compare what cannot be told apart by type and shape, by the first numbers, by a checksum: so few weights are read."""
     graph = edit.model.graph
-    for value in graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype != ir.DataType.STRING and not value.is_graph_output():
-            groups.setdefault((tensor.dtype, tuple(tensor.shape.numpy())), []).append(value)
-    for group in groups.values():
-        if len(group) > 1:
-            _share(group, graph)
+    groups = [[value for value in graph.initializers.values() if value.const_value is not None and not value.is_graph_output()]]
+    for key in (_kind, _sample, _checksum):
+        groups = [alike for group in groups for alike in _groups(group, key)]
+    for group in groups:
+        _share(group, graph)
+
+
+def _groups(values: list[ir.Value], key: Callable[[ir.Value], Hashable]) -> list[list[ir.Value]]:
+    """Those that have the same key, where several do; strings have none."""
+    groups: dict[Hashable, list[ir.Value]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return [group for found, group in groups.items() if found is not None and len(group) > 1]
+
+
+def _kind(value: ir.Value) -> Hashable:
+    tensor = value.const_value
+    assert tensor is not None
+    return None if tensor.dtype == ir.DataType.STRING else (tensor.dtype, tuple(tensor.shape.numpy()))
+
+
+def _sample(value: ir.Value) -> Hashable:
+    assert value.const_value is not None
+    return value.const_value.numpy().flat[:_SAMPLED].tobytes()
+
+
+def _checksum(value: ir.Value) -> Hashable:
+    return zlib.crc32(_content(value).data)
 
 
 def _share(group: list[ir.Value], graph: ir.Graph) -> None:
-    seen: dict[int, list[ir.Value]] = {}
+    kept: list[ir.Value] = []
     for value in group:
         content = _content(value)
-        same = seen.setdefault(zlib.crc32(content.data), [])
-        first = next((other for other in same if np.array_equal(_content(other), content)), None)
+        first = next((other for other in kept if np.array_equal(_content(other), content)), None)
         if first is None:
-            same.append(value)
+            kept.append(value)
             continue
         for user, index in value.uses():
             user.replace_input_with(index, first)

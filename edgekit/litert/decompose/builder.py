@@ -51,7 +51,7 @@ class Builder:
 
     def const(self, array: np.ndarray) -> ir.Value:
         name = self._name("const")
-        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
         value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
         self.graph.register_initializer(value)
         return value

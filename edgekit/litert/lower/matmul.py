@@ -32,7 +32,7 @@ def gemm(node: Node) -> None:
         a = node.emit("TRANSPOSE", [a, node.ints((1, 0), "perm")], node.temp((a.shape[1], a.shape[0]), "a", a.dtype))
     bias = node.inputs[2] if node.has_input(2) and beta != 0.0 else None
     if b.data is not None:
-        weight = (b.data if trans_b else b.data.T).astype(b.dtype)
+        weight = (b.data if trans_b else b.data.T).astype(b.dtype, copy=False)
         weights = node.const(weight * np.asarray(alpha, b.dtype) if alpha != 1.0 else weight, hint="weights")
         if (
             bias is not None
