@@ -283,6 +283,13 @@ def subgraphs(node: ir.Node) -> Iterable[ir.Graph]:
             yield from attribute.as_graphs()
 
 
+def release(graph: ir.Graph) -> None:
+    """Let a graph that is thrown away read nothing."""
+    for inner in list(graph.all_nodes()):
+        for index in range(len(inner.inputs)):
+            inner.replace_input_with(index, None)
+
+
 def _captured(node: ir.Node) -> list[ir.Value]:
     """What the graphs in a node read from outside."""
     return [
@@ -297,6 +304,4 @@ def _captured(node: ir.Node) -> list[ir.Value]:
 def _release(node: ir.Node) -> None:
     """Let go of what the graphs in a node read, so that the outer values see that they are free."""
     for graph in subgraphs(node):
-        for inner in list(graph.all_nodes()):
-            for index in range(len(inner.inputs)):
-                inner.replace_input_with(index, None)
+        release(graph)

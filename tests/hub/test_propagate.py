@@ -165,6 +165,17 @@ def test_a_loop_has_shapes_inside_and_outside() -> None:
     assert holes(model) == []
 
 
+def test_what_grows_from_turn_to_turn_is_no_constant() -> None:
+    """The first turn sees v of one element, and w of v's size; later ones do not."""
+    model = same(
+        """g (float[1] x, int64[1] zero) => (float[m] y, float[k] z, int64[1] size) <int64 n = {4}>
+        { y, z, size = Loop<body = b (int64 i, bool c, float[j] v, float[k] w, int64[1] s)
+          => (bool d, float[l] grown, float[j] last, int64[1] t)
+          { d = Identity(c) grown = Concat<axis=0>(v, x) last = Identity(v) t = Shape(w) }>(n, , x, x, zero) }"""
+    )
+    assert [str(output.shape) for output in model.graph.outputs] == ["[y_d0]", "[z_d0]", "[1]"]
+
+
 def test_scan_has_shapes() -> None:
     model = same(
         """g (float[2] s, float[5,2] x) => (float[2] y, float[5,2] all)

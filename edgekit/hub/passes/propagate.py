@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from edgekit.errors import EdgekitError, SourceError
 from edgekit.hub import facts, infer
-from edgekit.hub.edit import Editor, is_constant, producer, scalar, static_shape, subgraphs
+from edgekit.hub.edit import Editor, is_constant, producer, release, scalar, static_shape, subgraphs
 from edgekit.hub.edit import array as array_of
 from edgekit.hub.evaluate import evaluate
 from edgekit.hub.passes.upgrade import upgrade_node
@@ -208,8 +208,11 @@ def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
     _declare(count, ir.DataType.INT64, ())
     _declare(go_on, ir.DataType.BOOL, ())
     _carry(carried, body.inputs[2:], body.outputs[1:], body, edit, since)
-    for output, inner in zip(node.outputs, body.outputs[1:], strict=False):
+    for value, output, inner in zip([*carried, *node.outputs[len(carried) :]], node.outputs, body.outputs[1:], strict=False):
         _copy(inner, output)
+        first, last = facts.shape_of(value) if value is not None else None, facts.shape_of(inner)
+        if value in carried and first is not None and last is not None and len(first) == len(last):
+            infer.set_shape(output, _common(output, first, last))  # there may be no turn at all
     always = condition is None or scalar(condition) == 1
     same = producer(body.outputs[0], "Identity")
     goes_on = scalar(body.outputs[0]) == 1 or body.outputs[0] is go_on or (same is not None and same.inputs[0] is go_on)
@@ -248,19 +251,42 @@ def _carry(
     edit: Editor,
     since: int | None,
 ) -> None:
-    """Walk a body with the shapes of what it carries; a dimension that changes from turn to turn gets a name."""
-    for value, first in zip(given, inner, strict=False):
-        if value is not None:
-            _copy(value, first)
+    """Walk a body with the shapes of what it carries; a dimension that changes from turn to turn gets a name.
+
+    Which ones change is found on copies: what the body itself folds has to be true of every turn.
+    """
+    carried = [(value, first, result) for value, first, result in zip(given, inner, results, strict=False) if value is not None]
+    for value, first, _ in carried:
+        _copy(value, first)
+    while any(facts.shape_of(first) for _, first, _ in carried):
+        after = _after_a_turn(body, [result for _, _, result in carried], edit, since)
+        before = [facts.shape_of(first) for _, first, _ in carried]
+        settled = [_over_turns(first, old, new) for (_, first, _), old, new in zip(carried, before, after, strict=True)]
+        for (_, first, _), dims in zip(carried, settled, strict=True):
+            if dims is None:
+                first.shape = None
+            else:
+                infer.set_shape(first, dims)
+        if settled == before:
+            break
     _walk(body, edit, since)
-    changed = False
-    for first, result in list(zip(inner, results, strict=False))[: len(given)]:
-        before, after = facts.shape_of(first), facts.shape_of(result)
-        if before is not None and after is not None and before != after and len(before) == len(after):
-            infer.set_shape(first, _common(first, before, after))
-            changed = True
-    if changed:
-        _walk(body, edit, None)
+
+
+def _after_a_turn(body: ir.Graph, results: Sequence[ir.Value], edit: Editor, since: int | None) -> list[facts.Dims | None]:
+    """The shapes of some of a body's outputs, from what its inputs have now. The body stays as it is."""
+    trial = body.clone(allow_outer_scope_values=True)
+    _walk(trial, edit, since)
+    places = [next(i for i, output in enumerate(body.outputs) if output is result) for result in results]
+    shapes = [facts.shape_of(trial.outputs[place]) for place in places]
+    release(trial)
+    return shapes
+
+
+def _over_turns(value: ir.Value, before: facts.Dims | None, after: facts.Dims | None) -> facts.Dims | None:
+    """The shape that holds before and after a turn, None where not even the rank does."""
+    if before is None or after is None or len(before) != len(after):
+        return before if after is None else None
+    return _common(value, before, after)
 
 
 def _common(value: ir.Value, left: facts.Dims, right: facts.Dims) -> facts.Dims:
