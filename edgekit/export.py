@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.contract import Artifact, Feeds, Results, TensorSpec
 from edgekit.errors import ArtifactError, InputError, QuantizeError, TargetError
+from edgekit.hub.quantized import is_quantized
 from edgekit.inspect import inspect
 from edgekit.ort.probe import PROBES
 from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
@@ -23,6 +24,7 @@ from edgekit.quantize import PRECISIONS, Calibration, Conditioned, condition, lo
 from edgekit.quantize.data import evenly_spaced
 from edgekit.runtimes import Runner
 from edgekit.sources import Source, open_source
+from edgekit.sources.onnx_file import is_quantized_file
 from edgekit.targets import Target, load_target
 from edgekit.verify.compare import compare, measure_latency
 from edgekit.verify.gates import Override
@@ -64,7 +66,8 @@ def export(
         source: A Keras, PyTorch or ONNX model, as docs/sources.md lists them.
         target: The name of a target, or a folder with a target.toml.
         output: The package's folder; by default `SOURCE-TARGET` in the working directory.
-        precisions: What to make, in any spelling; by default what the target lists (int8 only where there is calibration data).
+        precisions: What to make, in any spelling; by default what the target lists (int8 only where there is calibration data,
+            or where the model is quantized already).
         formats: Of the target's formats, those to make.
         calibration: Real inputs for int8: a folder of pictures, `.npy`, `.npz` or `file.py:function`.
         data: Real inputs to compare on; by default the calibration data, without either random inputs, which certify nothing.
@@ -86,7 +89,7 @@ def export(
         EdgekitError: Its subclasses name what is wrong. Nothing has been written then.
     """
     begin, tell = time.perf_counter(), progress or _silent
-    plan = _plan(load_target(target), precisions, formats, calibration, gates)
+    plan = _plan(str(source), load_target(target), precisions, formats, calibration, gates)
     image = Preprocess.parse(preprocess) if isinstance(preprocess, str) else preprocess
     if labels is not None and data is None and calibration is None:
         raise InputError("labels need the data that they belong to", where="--labels", fix="give --data")
@@ -108,7 +111,7 @@ def export(
         tell("building the graph", 0, 0)
         hub, notes = _hub(model)
         conditioned = None
-        if "int8" in plan.precisions and calibrated is not None:
+        if "int8" in plan.precisions and calibrated is not None and not is_quantized(hub):
             tell("preparing for int8", 0, 0)
             conditioned = condition(hub, calibrated)
         probes = [chosen.feeds[i] for i in evenly_spaced(len(chosen.feeds), PROBES)]
@@ -143,7 +146,7 @@ def export(
             companions=tuple(companions),
             golden=golden,
             verification=verification,
-            notes=(*plan.notes, *notes, *_caveats(data, plan)),
+            notes=(*plan.notes, *notes, *_caveats(data, conditioned)),
             versions=_versions(model.kind),
             measured={**_machine(), "latency": latency, "export_seconds": round(time.perf_counter() - begin, 2)},
         )
@@ -175,12 +178,17 @@ class _Plan:
 
 
 def _plan(
-    target: Target, precisions: Sequence[str] | None, formats: Sequence[str] | None, calibration: str | None, gates: Sequence[str]
+    source: str,
+    target: Target,
+    precisions: Sequence[str] | None,
+    formats: Sequence[str] | None,
+    calibration: str | None,
+    gates: Sequence[str],
 ) -> _Plan:
     """What will be made, decided before anything heavy is loaded."""
     wanted = tuple(dict.fromkeys(parse_precision(p) for p in precisions)) if precisions else target.precisions
     notes: tuple[str, ...] = ()
-    if calibration is None and "int8" in wanted:
+    if calibration is None and "int8" in wanted and not is_quantized_file(source):
         what = "int8 needs calibration data: real inputs from which the ranges of all values are measured"
         if precisions:
             fix = "pass --calibration with a folder of pictures, a .npy or .npz file, or file.py:function"
@@ -290,8 +298,8 @@ def _verify(
     return Verification(samples.evidence, kept, tuple(verdicts)), vectors
 
 
-def _caveats(data: str | None, plan: _Plan) -> tuple[str, ...]:
-    if data is None and "int8" in plan.precisions:
+def _caveats(data: str | None, conditioned: Conditioned | None) -> tuple[str, ...]:
+    if data is None and conditioned is not None:
         return ("int8 was compared on the samples that it was calibrated on: give others with --data for an honest number",)
     return ()
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import edgekit
 from edgekit.errors import InputError, QuantizeError, TargetError
+from edgekit.hub.quantized import KEPT
 from edgekit.package import load_package
 from edgekit.runtimes import Runner, open_session
 from edgekit.schema import manifest_schema
@@ -185,6 +186,50 @@ def test_int8_is_left_out_and_said_where_nobody_asked_for_it(tmp_path):
     package = export(tmp_path / "p", formats=["onnx"])
     assert {a.precision for a in package.artifacts} == {"fp32", "fp16"}
     assert package.notes[0].startswith("left out: int8 needs calibration data")
+
+
+@pytest.fixture(scope="module", params=["QDQ", "QOperator"])
+def quantized_digits(request, tmp_path_factory):
+    """The sample as onnxruntime's own quantizer writes it."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            images = np.load(CALIBRATION)
+            self.feeds = iter([{"image": image[None]} for image in images[images.files[0]][:32]])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    path = tmp_path_factory.mktemp("quantized") / "digits.onnx"
+    form = QuantFormat[request.param]
+    quantize_static(DIGITS, path, Reader(), quant_format=form, activation_type=QuantType.QInt8, per_channel=True)
+    return path
+
+
+@pytest.mark.parametrize("calibration", [None, CALIBRATION], ids=["no_calibration", "calibration"])
+def test_a_model_that_is_quantized_already_keeps_its_integers(quantized_digits, tmp_path, calibration):
+    package = edgekit.export(
+        quantized_digits,
+        target="linux",
+        output=tmp_path / "p",
+        data=TEST,
+        samples=40,
+        precisions=["int8", "int8-dynamic"],
+        calibration=calibration,
+    )
+    assert package.verdict == "pass"
+    assert len(package.artifacts) == 6
+    for artifact, verdict in zip(package.artifacts, package.verification.artifacts, strict=True):
+        assert KEPT in artifact.notes
+        assert verdict.worst("max_relative_error") < 1e-6
+    assert not any("calibrated on" in note for note in package.notes)
+
+
+def test_int8_of_a_quantized_model_is_made_without_being_asked_for(quantized_digits, tmp_path):
+    package = edgekit.export(quantized_digits, target="linux", output=tmp_path / "p", data=TEST, samples=10, formats=["onnx"])
+    assert {a.precision for a in package.artifacts} == {"fp32", "fp16", "int8"}
+    assert package.notes == ()
 
 
 def test_the_calibration_data_are_the_evidence_where_there_are_no_others(tmp_path):

@@ -30,7 +30,8 @@ def build(
     """All ONNX Runtime artifacts of one precision.
 
     Every artifact has the hub's inputs and outputs: same names, same shapes, same dtypes (float32 also for fp16 and int8).
-    Each has been loaded by onnxruntime. The same hub and the same data give the same bytes.
+    Each has been loaded by onnxruntime. The same hub and the same data give the same bytes. A hub that is quantized already keeps
+    its integers in int8 and int8-dynamic, needs no calibration, and a note says so.
 
     Args:
         hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
@@ -45,16 +46,18 @@ def build(
         `ort-config`: a text file, `model_<precision>.required_operators.config`, which is nothing to load or run.
 
     Raises:
-        QuantizeError: int8 without calibration data, or a model that cannot be quantized.
+        QuantizeError: int8 of a float model without calibration data, or a model that cannot be quantized.
         ArtifactError: onnxruntime does not load the result, or the model is larger than an ONNX file can be.
     """
+    from edgekit.hub.quantized import KEPT, is_quantized
     from edgekit.ort.ort_format import required_operators, to_ort_format
     from edgekit.ort.session import open_session
 
     notes: list[str] = []
+    kept = precision.startswith("int8") and is_quantized(hub)
     name = f"model_{precision}"
-    if precision == "fp32":
-        model = _basic(hub, name)
+    if precision == "fp32" or kept:
+        model, notes = _basic(hub, name), [KEPT] if kept else []
     elif precision == "fp16":
         from edgekit.ort.fp16 import to_float16
 
@@ -76,7 +79,7 @@ def build(
         ort = to_ort_format(model, name=f"{name}.ort")
         open_session(ort, name=f"{name}.ort")
         config = required_operators({f"{name}.ort": ort}).encode()
-        if precision == "int8":
+        if precision == "int8" and not kept:
             notes = [*notes, "signed int8, as ARM computes: slow on x86, where the .onnx is the file to use"]
         artifacts.append(Artifact(f"{name}.ort", "ort", precision, ort, inputs, outputs, tuple(notes)))
         artifacts.append(Artifact(f"{name}.required_operators.config", "ort-config", precision, config, (), ()))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, QuantizeError
+from edgekit.hub.quantized import KEPT
 from edgekit.ort.probe import INFINITE
 from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
@@ -70,14 +71,17 @@ def quantize_litert(
     forgets all but the last twenty or so samples.)
     `int8-dynamic`: int8 weights, activations quantized anew in each run; needs no data.
 
-    Operators that the quantizer has no int8 form for stay in float and are told in the notes.
+    Operators that the quantizer has no int8 form for stay in float and are told in the notes. A file that is quantized already,
+    because the model was, stays as it is and needs no data.
 
     Raises:
-        QuantizeError: int8 without calibration data, or the quantizer refuses the model.
+        QuantizeError: int8 of a float file without calibration data, or the quantizer refuses the model.
         ArtifactError: The result does not load or does not run.
     """
     if precision not in ("int8", "int8-dynamic"):
         raise QuantizeError(f"{precision!r} is no integer precision", where="quantize_litert", fix="pass int8 or int8-dynamic")
+    if _is_quantized(compiled.data):
+        return replace(compiled, notes=(*compiled.notes, KEPT))
     if precision == "int8" and calibration is None:
         raise QuantizeError(
             "int8 needs calibration data: the ranges of the activations are measured on real inputs",
@@ -91,6 +95,15 @@ def quantize_litert(
     notes += [f"the runtime does not take {name} in int8" for name in refused]
     notes += [_ATTENTION_NOTE] if precision == "int8" and _has_attention(compiled.data) else []
     return replace(compiled, data=data, operators=operators, notes=(*compiled.notes, *notes))
+
+
+def _is_quantized(data: bytes) -> bool:
+    """Whether any tensor holds integers that stand for other numbers."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    quantizations = (tensor.quantization for graph in model.subgraphs for tensor in graph.tensors)
+    return any(q is not None and q.scale is not None and len(q.scale) > 0 for q in quantizations)
 
 
 def _running(

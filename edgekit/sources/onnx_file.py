@@ -48,6 +48,19 @@ def open_onnx(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: S
     return Source("onnx", spec, sha256, fixed, outputs, reference, convert)
 
 
+def is_quantized_file(spec: str) -> bool:
+    """Whether a source is an ONNX file with a quantized model in it; a file that cannot be read is for `open_onnx` to refuse."""
+    from edgekit.hub.quantized import is_quantized
+
+    path = Path(spec)
+    if path.suffix != ".onnx" or not path.is_file():
+        return False
+    try:
+        return is_quantized(_load(path, spec).model)
+    except SourceError:
+        return False
+
+
 def _load(path: Path, spec: str) -> OnnxFile:
     from edgekit.onnx_file import read_onnx
 
