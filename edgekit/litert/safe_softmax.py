@@ -12,7 +12,8 @@ After:   Softmax(x + Where(mask, 0, -3e38))
 
 LiteRT's delegates have neither the comparison nor the selection, which work on the largest tensors of an attention layer; the
 product they have, and r is small and made once for all layers that share the mask. In a row that is not masked everywhere the
-results are the same bits: exp of the lowest float is 0, as that of -inf is.
+results are the same bits: exp of the lowest float is 0, as that of -inf is. In others s is not what it was: where anyone but
+the guard sees s, it stays.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def simplify_safe_softmax(model: ir.Model) -> None:
             _replace(node, softmax.outputs[0])
             continue
         add = softmax.inputs[0].producer() if softmax.inputs[0] is not None else None
-        if add is None or add.op_type != "Add" or len(add.outputs[0].uses()) != 1:
+        if add is None or add.op_type != "Add" or not _serves(add, 1) or not _serves(softmax, 2):
             continue
         place = next((i for i in (0, 1) if _is_mask(add.inputs[i])), None)
         if place is None:
@@ -49,7 +50,14 @@ def simplify_safe_softmax(model: ir.Model) -> None:
         _replace(node, Builder(node).op("Mul", [softmax.outputs[0], rows], dims(node.outputs[0])))
 
 
+def _serves(node: ir.Node, users: int) -> bool:
+    """Whether what a node makes is read so many times and not given out."""
+    return len(node.outputs[0].uses()) == users and not node.outputs[0].is_graph_output()
+
+
 def _replace(node: ir.Node, value: ir.Value) -> None:
+    if value.is_graph_output():  # under its own name
+        value = Builder(node).unary("Identity", value)
     take_over(node.outputs[0], value)
     assert isinstance(node.graph, ir.Graph)
     node.graph.remove(node, safe=True)

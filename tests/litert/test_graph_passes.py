@@ -205,6 +205,25 @@ def test_a_finite_mask_needs_no_safe_softmax() -> None:
     check(proto, feeds, {"BATCH_MATMUL": 1, "SELECT_V2": 1, "ADD": 1, "SOFTMAX": 1})
 
 
+@pytest.mark.parametrize("hides", [-np.inf, np.finfo(np.float32).min], ids=["infinite", "finite"])
+@pytest.mark.parametrize("outputs", [("s",), ("y", "s"), ("s", "y")], ids="-".join)
+def test_a_guarded_softmax_that_is_given_out_keeps_its_name_and_its_numbers(outputs: tuple[str, ...], hides: float) -> None:
+    declared = ", ".join(f"float[1,2,5,5] {name}" for name in ("z", *outputs))
+    proto = model(
+        f"""net (float[1,2,5,4] q, float[1,2,4,5] k, bool[1,1,5,5] mask) => ({declared}) {{
+            x = MatMul(q, k) m = Where(mask, zero, hidden) a = Add(x, m) s = Softmax<axis=-1>(a)
+            n = IsNaN(s) y = Where(n, zero, s) z = Relu(y)
+        }}""",
+        zero=np.float32(0),
+        hidden=np.float32(hides),
+    )
+    mask = np.tril(np.ones((1, 1, 5, 5), bool), -1)  # the first row is masked everywhere
+    feeds = {"q": weights(1, 2, 5, 4), "k": weights(1, 2, 4, 5), "mask": mask}
+    results = artifact_results(litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto))), feeds)
+    for name, want in source_results(proto, feeds).items():
+        np.testing.assert_allclose(results[name], want, rtol=1e-5, atol=1e-6)
+
+
 def test_pointwise_1d_convolutions_are_dense_layers() -> None:
     """Neither the axis that a 1-D convolution gets to be one of two dimensions, nor a second copy of its reshape, is left."""
     proto = model(
