@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+ROUNDS = 6
 
 
 def operators(path: Path) -> Counter[str]:
@@ -28,27 +29,24 @@ def operators(path: Path) -> Counter[str]:
 def latencies(paths: Sequence[Path], seconds: float = 3.0, least: int = 20, feeds: Arrays | None = None) -> list[float]:
     """Median milliseconds of one inference of each file: CPU time of the calling thread, which is the only one that computes.
 
-    The files take turns, so that whatever else the machine does meets all of them alike.
+    The files take turns, so that whatever else the machine does meets all of them alike. Where an interpreter's memory happens to
+    lie makes up to a tenth: each file is loaded anew ROUNDS times, in another order each time.
 
     Args:
         seconds: For each file, unless `least` inferences take longer.
         feeds: The network's inputs; seeded random numbers otherwise.
     """
-    interpreters = [_interpreter(path) for path in paths]
-    for interpreter in interpreters:
-        details = interpreter.get_input_details()
-        given = feeds or {detail["name"]: _random(detail["dtype"], detail["shape"]) for detail in details}
-        _feed(interpreter, given, moved=False)
-        interpreter.invoke()
     measured: list[list[float]] = [[] for _ in paths]
-    turns = list(zip(interpreters, measured, strict=True))
-    end = time.monotonic() + seconds * len(paths)
-    while time.monotonic() < end or len(measured[0]) < least:
-        for interpreter, times in turns:
-            start = time.thread_time_ns()
-            interpreter.invoke()
-            times.append((time.thread_time_ns() - start) / 1e6)
-        turns.append(turns.pop(0))  # none always comes after the same one
+    for round in range(ROUNDS):
+        places = [(place + round) % len(paths) for place in range(len(paths))]
+        turns = [(_ready(paths[place], feeds), measured[place]) for place in places]
+        end = time.monotonic() + seconds * len(paths) / ROUNDS
+        while time.monotonic() < end or len(measured[0]) * ROUNDS < least * (round + 1):
+            for interpreter, times in turns:
+                start = time.thread_time_ns()
+                interpreter.invoke()
+                times.append((time.thread_time_ns() - start) / 1e6)
+            turns.append(turns.pop(0))  # none always comes after the same one
     return [statistics.median(times) for times in measured]
 
 
@@ -136,6 +134,15 @@ def _views(array: np.ndarray, shape: Sequence[int], last: bool = False) -> list[
     if not found and [d for d in array.shape if d != 1] == [d for d in shape if d != 1]:
         found = [array.reshape(shape)]
     return found
+
+
+def _ready(path: Path, feeds: Arrays | None) -> Any:
+    """An interpreter with its inputs set, after its first inference."""
+    interpreter = _interpreter(path)
+    details = interpreter.get_input_details()
+    _feed(interpreter, feeds or {d["name"]: _random(d["dtype"], d["shape"]) for d in details}, moved=False)
+    interpreter.invoke()
+    return interpreter
 
 
 def _interpreter(path: Path) -> Any:
