@@ -70,7 +70,7 @@ def compile(
     Raises:
         SourceError: It is not a readable ONNX model.
         UnsupportedOperator: A node cannot be expressed in LiteRT.
-        CompileError: The graph cannot.
+        CompileError: The graph cannot: a type that LiteRT does not have, a value of unknown rank.
     """
     from edgekit import hub
 
@@ -88,11 +88,13 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
         raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.half import to_half
+    from edgekit.litert.known_ranks import require_known_ranks
     from edgekit.litert.peephole import simplify
     from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
     from edgekit.litert.write import write
 
+    require_known_ranks(hub)
     model = hub.clone()
     names = [v.name or "" for v in hub.graph.outputs]
     graph, held, notes = to_litert(model, input_layout=input_layout, output_layout=output_layout)

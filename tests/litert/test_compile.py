@@ -180,6 +180,22 @@ def test_an_unknown_operator_is_named() -> None:
     assert error.value.fix
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("(float[3,4] x, int64[k] s) => (float[] y) { a = Reshape(x, s) b = Transpose(a) y = Relu(b) }", "operator Reshape"),
+        ("(float[3,4] x, int64[k] s) => (float[] y) { a = Expand(x, s) y = Softmax(a) }", "operator Expand"),
+        ("(float[] x) => (float[] y) { y = Relu(x) }", "graph 'net'"),
+    ],
+    ids=["reshape", "expand", "input"],
+)
+def test_an_unknown_rank_is_refused_with_the_value_that_has_it(text: str, where: str) -> None:
+    with pytest.raises(CompileError, match=r"'a' has is not known|input 'x' has no shape") as error:
+        litert.compile(model(f"net {text}"))
+    assert where in str(error.value.where)
+    assert "--input" in str(error.value.fix)
+
+
 def test_a_refused_case_names_node_attribute_and_remedy() -> None:
     proto = model(
         """net (uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> {

@@ -37,7 +37,7 @@ from edgekit.litert.lower import (
 from edgekit.litert.lower.reasons import REASONS
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 
-__all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers"]
+__all__ = ["LOWERINGS", "Lowering", "Node", "lower", "lowers", "unknown_operator"]
 
 _REGISTERED = (
     bitwise, control, convolution, detect, division, elementwise, index, matmul, normalization, pooling, quantized, recurrent,
@@ -68,7 +68,7 @@ def lower(onnx: ir.Graph) -> Graph:
     for node in onnx:
         function = LOWERINGS.get(node.op_type) if node.domain in OURS else None
         if function is None:
-            raise _unknown(node)
+            raise unknown_operator(node)
         if _is_empty(results := [tensor(v) for v in node.outputs]):
             _write_empty(graph, results)
             continue
@@ -143,7 +143,8 @@ def _output(graph: Graph, tensor: Tensor, place: int) -> Tensor:
     return copy
 
 
-def _unknown(node: ir.Node) -> UnsupportedOperator:
+def unknown_operator(node: ir.Node) -> UnsupportedOperator:
+    """The error for an operator that LiteRT has no form of."""
     near = difflib.get_close_matches(node.op_type, LOWERINGS, 1)
     domain = f"{node.domain}." if node.domain else ""
     where = f"node {node.name or node.outputs[0].name!r}, operator {domain}{node.op_type}"
