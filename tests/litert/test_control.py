@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.errors import UnsupportedOperator
+from edgekit.errors import CompileError
 
 from .repeated import Arrays, compiled, worst_error
 from .running import model
@@ -192,7 +192,7 @@ def test_loops_and_branches_within_a_loop() -> None:
     assert worst_error(source, feeds) < TOLERANCE
 
 
-def test_a_scan_output_of_unknown_length_is_refused() -> None:
+def test_a_scan_output_as_long_as_an_input_says() -> None:
     source = model(
         """net (int64 n, float[3] x) => (float[3] y, float[m,3] all) {
             y, all = Loop(n, , x) <body = step (int64 i, bool go, float[3] v) => (bool still, float[3] next, float[3] seen) {
@@ -202,22 +202,95 @@ def test_a_scan_output_of_unknown_length_is_refused() -> None:
             }>
         }"""
     )
-    with pytest.raises(UnsupportedOperator, match="scan outputs is only known when it stops") as caught:
-        compiled(source)
-    assert "constant trip count" in str(caught.value.fix)
+    assert worst_error(source, [{"n": np.array(n), "x": noise(3)} for n in (3, 1, 5)]) < TOLERANCE
 
 
-def test_a_carried_value_that_grows_is_refused() -> None:
+def test_a_scan_output_of_no_rows() -> None:
     source = model(
-        """net (float[1] x) => (float[m] y) {
-            y = Loop(four, , x) <body = step (int64 i, bool go, float[k] v) => (bool still, float[l] next) {
+        """net (int64 n, float[3] x) => (float[3] total) {
+            y, all = Loop(n, , x) <body = step (int64 i, bool go, float[3] v) => (bool still, float[3] next, float[3] seen) {
+                next = Add(v, v)
+                seen = Neg(v)
+                still = Identity(go)
+            }>
+            total = ReduceSum<keepdims=0>(all, rows)
+        }""",
+        rows=np.array([0]),
+    )
+    assert worst_error(source, [{"n": np.array(n), "x": noise(3)} for n in (0, 2)]) < TOLERANCE
+
+
+@pytest.mark.parametrize("most", ["", "seven", "no_limit"])
+def test_a_scan_output_until_a_condition_is_false(most: str) -> None:
+    source = model(
+        f"""net (float[3] x) => (float[3] y, float[m,3] all, int64[m] at) {{
+            y, all, at = Loop({most}, yes, x) <
+                body = step (int64 i, bool go, float[3] v) => (bool still, float[3] next, float[3] seen, int64 place) {{
+                    next = Add(v, v)
+                    seen = Neg(v)
+                    place = Identity(i)
+                    largest = ReduceMax<keepdims=0>(next)
+                    still = Less(largest, limit)
+                }}>
+        }}""",
+        yes=yes(True),
+        seven=np.array(7),
+        no_limit=np.array(np.iinfo(np.int64).max),
+        limit=np.array(20, np.float32),
+    )
+    feeds = [{"x": np.array([1, 2, start], np.float32)} for start in (3, 9.5, 30)]  # 30: one turn
+    assert worst_error(source, feeds) < TOLERANCE
+
+
+def test_a_carried_value_that_grows() -> None:
+    source = model(
+        """net (int64 n, float[1,2] x) => (float[m,2] y, float[2] total, int64[2] size) {
+            y, total, size = Loop(n, , x, zeros, none) <
+                body = step (int64 i, bool go, float[k,2] v, float[2] sum, int64[2] had)
+                => (bool still, float[l,2] next, float[2] more, int64[2] has) {
+                    twice = Mul(v, two)
+                    next = Concat<axis=0>(twice, x)
+                    first = ReduceSum<keepdims=0>(next, rows)
+                    more = Add(sum, first)
+                    has = Shape(next)
+                    still = Identity(go)
+                }>
+        }""",
+        zeros=np.zeros(2, np.float32),
+        none=np.zeros(2, np.int64),
+        two=np.array(2, np.float32),
+        rows=np.array([0]),
+    )
+    assert worst_error(source, [{"n": np.array(n), "x": noise(1, 2)} for n in (4, 0, 1)]) < TOLERANCE
+
+
+def test_a_carried_value_that_gets_an_axis_is_refused() -> None:
+    source = model(
+        """net (float[1] x) => (float[m,n] y) {
+            y = Loop(four, , x) <body = step (int64 i, bool go, v) => (bool still, next) {
+                next = Unsqueeze(v, first)
+                still = Identity(go)
+            }>
+        }""",
+        four=np.array(4, np.int64),
+        first=np.array([0]),
+    )
+    with pytest.raises(CompileError):
+        compiled(source)
+
+
+def test_a_carried_value_that_begins_with_nothing_is_refused() -> None:
+    source = model(
+        """net (float[1,2] x) => (float[m,2] y) {
+            y = Loop(four, , none) <body = step (int64 i, bool go, float[k,2] v) => (bool still, float[l,2] next) {
                 next = Concat<axis=0>(v, x)
                 still = Identity(go)
             }>
         }""",
         four=np.array(4, np.int64),
+        none=np.zeros((0, 2), np.float32),
     )
-    with pytest.raises(UnsupportedOperator, match="carried value 0"):
+    with pytest.raises(CompileError, match="begins without elements"):
         compiled(source)
 
 

@@ -34,6 +34,7 @@ from edgekit.litert.lower import (
     slicing,
     trigonometry,
 )
+from edgekit.litert.lower.captures import close_over
 from edgekit.litert.lower.reasons import REASONS
 from edgekit.litert.lower.table import LOWERINGS, Lowering, Node, lowers
 
@@ -72,7 +73,7 @@ def lower(onnx: ir.Graph) -> Graph:
         if _is_empty(results := [tensor(v) for v in node.outputs]):
             _write_empty(graph, results)
             continue
-        operands = [*node.inputs, *control.close_over(node)]
+        operands = [*node.inputs, *close_over(node)]
         inputs = [None if v is None else tensor(v) for v in operands]
         lowered, before = Node(node, inputs, results, graph), len(graph.operators)
         try:

@@ -3,13 +3,15 @@
 A LiteRT subgraph sees its operands only. So what the graphs of a node take from outside becomes operands of the node, after its
 own inputs (`close_over`), and each graph then is a small model that goes through the compiler's pipeline by itself.
 
-What LiteRT keeps between the iterations of a WHILE has one shape. A loop whose carried values grow, or whose scan outputs have a
-length that is only known when it stops, is refused.
+What a loop carries may change its sizes from turn to turn, not its number of axes: WHILE takes the sizes of what its body makes
+(tensorflow/lite/kernels/while.cc).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +23,9 @@ Step = Callable[[Node, list[Tensor]], list[Tensor]]
 Condition = Callable[[Node, list[Tensor]], Tensor]
 
 INT64 = np.dtype(np.int64)
+
+MOST_BUFFER = 1 << 24
+"""Bytes that a scan output is given room for in advance where a loop may end before they are filled."""
 
 
 @lowers("If")
@@ -35,8 +40,8 @@ def if_(node: Node) -> None:
 def loop(node: Node) -> None:
     """WHILE over (iteration, condition, carried values, scan outputs, captured values).
 
-    The condition is not carried where it is always true. A scan output is a buffer for all iterations that each fills one row of;
-    that needs a constant number of them.
+    The condition is not carried where it is always true. A scan output is a buffer for all iterations that each fills one row of,
+    cut where they end early; without a number of iterations that is known and fits memory, each appends its row.
     """
     body = node.onnx.attributes["body"].as_graph()
     own = len(node.onnx.inputs)
@@ -48,9 +53,13 @@ def loop(node: Node) -> None:
     if endless and limit is None:
         raise node.refuse("it has neither a trip count nor a condition that can become false", "give it one of them", "M")
     lowered = lower_body(body)
-    _check_carried(node, lowered.inputs[2 : 2 + len(states)], lowered.outputs[1 : 1 + len(states)], states)
-    elements = lowered.outputs[1 + len(states) :]
-    buffers = [_buffer(node, element, _trip_count(node, limit, endless), 0, i) for i, element in enumerate(elements)]
+    shapes = _carried_shapes(node, lowered.inputs[2 : 2 + len(states)], lowered.outputs[1 : 1 + len(states)], states)
+    elements, rows = lowered.outputs[1 + len(states) :], _known_count(limit)
+    grows = [rows is None or not (endless or _row_bytes(node, element) * rows <= MOST_BUFFER) for element in elements]
+    buffers = [
+        _buffer(node, element, 1 if rows is None or more else rows, 0, i)  # WHILE may fail on a tensor without elements
+        for i, (element, more) in enumerate(zip(elements, grows, strict=True))
+    ]
 
     conditions = [] if endless else [given if given is not None else node.const(True, bool, "true")]
     start = [node.const(0, INT64, "first"), *conditions, *states, *buffers, *([limit] if limit is not None else []), *captured]
@@ -70,15 +79,21 @@ def loop(node: Node) -> None:
         going = n.const(True, bool, "true") if endless else values[1]
         arguments = [iteration, going, *values[at[0] : at[1]], *values[len(values) - len(captured) :]]
         results = inline(n, lowered, arguments)
+        seen = zip(values[at[1] : at[2]], results[1 + len(states) :], grows, strict=True)
         filled = [
-            _fill_row(n, buffer, element, values[0], 0, f"scan{i}")
-            for i, (buffer, element) in enumerate(zip(values[at[1] : at[2]], results[1 + len(states) :], strict=True))
+            (_append_row(n, buffer, element, i) if more else _fill_row(n, buffer, element, values[0], 0, f"scan{i}"))
+            for i, (buffer, element, more) in enumerate(seen)
         ]
         following = n.emit("ADD", [values[0], n.const(1, INT64, "one")], n.temp((), "next", INT64))
         return [following, *results[: len(conditions)], *results[1 : 1 + len(states)], *filled, *values[at[2] :]]
 
-    ends = while_loop(node, start, condition, step, {at[0] + i: out for i, out in enumerate(node.outputs)})
-    assert len(ends) == len(start)
+    sizes = dict(enumerate(shapes, at[0]))
+    sizes |= {at[1] + i: (f"{b.name}_rows", *b.shape[1:]) for i, b in enumerate(buffers) if grows[i]}
+    cut = {at[1] + i: out for i, out in enumerate(node.outputs[len(states) :]) if grows[i] or not endless}
+    whole = {at[0] + i: out for i, out in enumerate(node.outputs) if at[0] + i not in cut}
+    ends = while_loop(node, start, condition, step, whole, shapes=sizes)
+    for place, out in cut.items():
+        _rows(node, ends[place], None if grows[place - at[1]] else ends[0], out)
 
 
 @lowers("Scan")
@@ -93,7 +108,7 @@ def scan(node: Node) -> None:
     if len(lowered.inputs) != len(node.inputs):
         raise node.refuse("its inputs are those of opset 8", "convert the model to opset 9 or later", "sequence_lens")
     states, sequences = given[: own - count], given[own - count :]
-    _check_carried(node, lowered.inputs[: len(states)], lowered.outputs[: len(states)], states)
+    _carried_shapes(node, lowered.inputs[: len(states)], lowered.outputs[: len(states)], states)
     elements = lowered.outputs[len(states) :]
     in_axes = [a % s.rank for a, s in zip(node.integers("scan_input_axes", [0] * count), sequences, strict=True)]
     out_axes = [a % (e.rank + 1) for a, e in zip(node.integers("scan_output_axes", [0] * len(elements)), elements, strict=True)]
@@ -134,30 +149,6 @@ def scan(node: Node) -> None:
     while_loop(node, start, condition, step, {1 + i: out for i, out in enumerate(node.outputs)})
 
 
-def close_over(node: ir.Node) -> list[ir.Value]:
-    """Make the graphs of a node self-contained, in place.
-
-    An outer value becomes an input, the same of each graph; of a constant, each graph that uses it gets its own.
-
-    Returns:
-        The outer values, in the order of the new inputs.
-    """
-    graphs = _graphs(node)
-    outer = {graph: dict.fromkeys(_outer_values(graph)) for graph in graphs}
-    captured = dict.fromkeys(v for values in outer.values() for v in values if not _is_constant(v))
-    for graph in graphs:
-        for number, value in enumerate(captured):
-            inner = ir.Value(name=f"{value.name}/captured{number}", shape=value.shape, type=value.type)
-            graph.inputs.append(inner)
-            _replace_inside(graph, value, inner)
-        for number, value in enumerate(v for v in outer[graph] if _is_constant(v)):
-            name = f"{value.name}/constant{number}"
-            inner = ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
-            graph.register_initializer(inner)
-            _replace_inside(graph, value, inner)
-    return list(captured)
-
-
 def lower_body(body: ir.Graph) -> Graph:
     """A self-contained graph of a node through the compiler's pipeline; its inputs and outputs are in ONNX's order of axes."""
     from edgekit.litert.pipeline import to_litert  # which imports this module
@@ -174,6 +165,7 @@ def while_loop(
     step: Step,
     results: dict[int, Tensor] | None = None,
     hint: str = "",
+    shapes: Mapping[int, tuple[Dim, ...]] = MappingProxyType({}),
 ) -> list[Tensor]:
     """Append a WHILE.
 
@@ -184,6 +176,7 @@ def while_loop(
             (tensorflow/lite/kernels/while.cc) copies between different tensors only.
         results: The tensors for the final values of some variables, by number.
         hint: Tells several loops of one node apart.
+        shapes: Those of the variables, by number, that are not of the shape that they begin with.
 
     Returns:
         The final values of all loop variables.
@@ -193,13 +186,13 @@ def while_loop(
     name = f"{node.y.name}/{prefix}"
 
     def variables(part: str) -> list[Tensor]:
-        return [Tensor(f"{name}{part}/{i}", t.shape, t.dtype) for i, t in enumerate(start)]
+        return [Tensor(f"{name}{part}/{i}", shapes.get(i, t.shape), t.dtype) for i, t in enumerate(start)]
 
     test = Node(node.onnx, node.inputs, node.outputs, Graph(f"{name}while_condition", variables("condition"), []))
     test.graph.outputs = _made_inside(test, [condition(test, test.graph.inputs)], [])
     body = Node(node.onnx, node.inputs, node.outputs, Graph(f"{name}while_body", variables("body"), []))
     body.graph.outputs = _made_inside(body, step(body, body.graph.inputs), body.graph.inputs)
-    ends = [results.get(i) or Tensor(f"{name}end/{i}", t.shape, t.dtype) for i, t in enumerate(start)]
+    ends = [results.get(i) or Tensor(f"{name}end/{i}", shapes.get(i, t.shape), t.dtype) for i, t in enumerate(start)]
     node.emit("WHILE", start, ends, condSubgraphIndex=test.graph, bodySubgraphIndex=body.graph)
     return ends
 
@@ -257,24 +250,38 @@ def _always_true(body: ir.Graph, given: Tensor | None) -> bool:
     return value.const_value is not None and bool(value.const_value.numpy().all())
 
 
-def _trip_count(node: Node, limit: Tensor | None, endless: bool) -> int:
-    if limit is None or limit.data is None or not endless:
-        raise node.refuse(
-            "the length of its scan outputs is only known when it stops",
-            "use a constant trip count and no condition, or carry a value of fixed shape instead of a scan output",
-            "scan outputs",
-        )
-    return int(limit.data.reshape(-1)[0])
+def _known_count(limit: Tensor | None) -> int | None:
+    return None if limit is None or limit.data is None else max(0, int(limit.data.reshape(-1)[0]))
 
 
-def _check_carried(node: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+def _carried_shapes(
+    node: Node, inputs: Sequence[Tensor], outputs: Sequence[Tensor], states: Sequence[Tensor]
+) -> list[tuple[Dim, ...]]:
+    """What holds in every iteration: the shapes that the body was lowered for."""
     for i, (before, after, state) in enumerate(zip(inputs, outputs, states, strict=True)):
-        if not (before.shape == after.shape == state.shape) or after.dtype != state.dtype:
+        ranks, dtypes = {before.rank, after.rank, state.rank}, {after.dtype, state.dtype}
+        changes = ranks == {before.rank} and any(
+            isinstance(d, int) and isinstance(other, int) and d != other
+            for t in (after, state)
+            for d, other in zip(before.shape, t.shape, strict=True)
+        )
+        if 0 in state.shape and before.shape != state.shape:
             raise node.refuse(
-                f"its carried value {i} is {state.shape} {state.dtype}, then {after.shape} {after.dtype} after an iteration",
-                "give the carried values of the loop one fixed shape and dtype",
+                f"its carried value {i} begins without elements, on which WHILE may fail",
+                "begin with one row, and cut it off after the loop",
                 f"carried value {i}",
             )
+        if len(ranks) > 1 or len(dtypes) > 1 or changes:
+            raise node.refuse(
+                f"its carried value {i} is {state.shape} {state.dtype}, then {after.shape} {after.dtype} after an iteration",
+                "give the carried values of the loop one rank and dtype",
+                f"carried value {i}",
+            )
+    return [t.shape for t in inputs]
+
+
+def _row_bytes(node: Node, element: Tensor) -> int:
+    return math.prod(node.static_shape(element)) * element.dtype.itemsize
 
 
 def _buffer(node: Node, element: Tensor, count: int, axis: int, number: int) -> Tensor:
@@ -296,6 +303,24 @@ def _fill_row(node: Node, buffer: Tensor, element: Tensor, place: Tensor, axis: 
     return update_slice(node, buffer, node.reshape(element, row, f"{hint}/row"), place, axis, hint)
 
 
+def _append_row(node: Node, buffer: Tensor, element: Tensor, number: int) -> Tensor:
+    row = node.reshape(element, (1, *element.shape), f"scan{number}/row")
+    grown = node.temp((f"{buffer.name}_more", *element.shape), f"scan{number}/grown", buffer.dtype)
+    return node.emit("CONCATENATION", [buffer, row], grown, axis=0)
+
+
+def _rows(node: Node, buffer: Tensor, count: Tensor | None, out: Tensor) -> None:
+    """As many rows of a buffer as there were iterations; without a count, all but the one that it began with."""
+    rank = buffer.rank
+    begin = node.ints([int(count is None)] + [0] * (rank - 1), "begin")
+    size = node.ints([-1] * rank, "size")
+    if count is not None:
+        rows = node.emit("CAST", [count], node.temp((), "rows", np.int32), inDataType=INT64, outDataType=np.dtype(np.int32))
+        parts = [rows] + [node.const(-1, np.int32, "whole")] * (rank - 1)
+        size = node.emit("PACK", parts, node.temp((rank,), "size", np.int32), valuesCount=rank, axis=0)
+    node.emit("SLICE", [buffer, begin, size], out)
+
+
 def update_slice(node: Node, buffer: Tensor, part: Tensor, place: Tensor, axis: int, hint: str) -> Tensor:
     """The buffer with `part` written from index `place` (a scalar) along `axis`."""
     begin = start_at(node, place, axis, buffer.rank, hint)
@@ -309,45 +334,3 @@ def start_at(node: Node, place: Tensor, axis: int, rank: int, hint: str) -> Tens
         place = node.emit("CAST", [place], out, inDataType=place.dtype, outDataType=np.dtype(np.int32))
     parts = [place if i == axis else node.const(0, np.int32, f"{hint}/zero") for i in range(rank)]
     return node.emit("PACK", parts, node.temp((rank,), f"{hint}/begin", np.int32), valuesCount=rank, axis=0)
-
-
-def _outer_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """The values that a graph, or one nested in it, uses and does not make."""
-    nodes, parts = list(_nodes(graph)), list(_parts(graph))
-    inside = {v for node in nodes for v in node.outputs}
-    inside |= {v for part in parts for v in (*part.inputs, *part.initializers.values())}
-    for value in (*(v for node in nodes for v in node.inputs), *(v for part in parts for v in part.outputs)):
-        if value is not None and value not in inside:
-            yield value
-
-
-def _replace_inside(graph: ir.Graph, outer: ir.Value, inner: ir.Value) -> None:
-    inside = set(_nodes(graph))
-    for user, i in list(outer.uses()):
-        if user in inside:
-            user.replace_input_with(i, inner)
-    for part in _parts(graph):
-        for i, value in enumerate(part.outputs):
-            if value is outer:
-                part.outputs[i] = inner
-
-
-def _is_constant(value: ir.Value) -> bool:
-    return value.const_value is not None and not value.is_graph_input()
-
-
-def _parts(graph: ir.Graph) -> Iterator[ir.Graph]:
-    """A graph and those nested in it."""
-    yield graph
-    for node in graph:
-        for inner in _graphs(node):
-            yield from _parts(inner)
-
-
-def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
-    for part in _parts(graph):
-        yield from part
-
-
-def _graphs(node: ir.Node) -> list[ir.Graph]:
-    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
