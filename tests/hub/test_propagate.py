@@ -155,6 +155,19 @@ def test_a_branch_that_cannot_fit_is_not_taken() -> None:
     assert operators(model) == {"Neg": 1}
 
 
+def test_what_a_turn_takes_by_its_number_is_one() -> None:
+    model = same(
+        """g (float[2] x, float[5,2] table) => (float[2] y, float[5,2] all) <int64 n = {5}, bool on = {1}>
+        { y, all = Loop<body = b (int64 i, bool c, float[2] v) => (bool d, float[2] w, float[2] o)
+            <int64 one = {1}, int64[1] z = {0}, int64[1] two = {2}>
+            { d = Identity(c) j = Add(i, one) s = Unsqueeze(i, z) e = Unsqueeze(j, z) t = Slice(table, s, e, z)
+              r = Reshape(t, two) w = Add(v, r) o = Identity(w) }>(n, on, x) }"""
+    )
+    inner = next(node for node in model.graph if node.op_type == "Loop").attributes["body"].as_graph()
+    assert {str(node.outputs[0].shape) for node in inner if node.op_type == "Slice"} == {"[1,2]"}
+    assert shapes(model) == {"y": "[2]", "all": "[5,2]"}
+
+
 def test_a_loop_has_shapes_inside_and_outside() -> None:
     model = same(
         """g (float[3] x) => (float[3] y, float[4,3] all) <int64 n = {4}, bool go = {1}>

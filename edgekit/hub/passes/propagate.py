@@ -206,6 +206,7 @@ def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
     trips, condition, *carried = node.inputs
     count, go_on = body.inputs[:2]
     _declare(count, ir.DataType.INT64, ())
+    edit.contents[count] = (f"{facts.identifier(count.name or '')}_turn",)  # so that Slice(x, i, i + 1) is known to take one
     _declare(go_on, ir.DataType.BOOL, ())
     _carry(carried, body.inputs[2:], body.outputs[1:], body, edit, since)
     for value, output, inner in zip([*carried, *node.outputs[len(carried) :]], node.outputs, body.outputs[1:], strict=False):
@@ -275,6 +276,9 @@ def _carry(
 def _after_a_turn(body: ir.Graph, results: Sequence[ir.Value], edit: Editor, since: int | None) -> list[facts.Dims | None]:
     """The shapes of some of a body's outputs, from what its inputs have now. The body stays as it is."""
     trial = body.clone(allow_outer_scope_values=True)
+    for value, copy in zip(body.inputs, trial.inputs, strict=True):
+        if value in edit.contents:
+            edit.contents[copy] = edit.contents[value]
     _walk(trial, edit, since)
     places = [next(i for i, output in enumerate(body.outputs) if output is result) for result in results]
     shapes = [facts.shape_of(trial.outputs[place]) for place in places]
