@@ -205,6 +205,22 @@ def test_a_scan_output_as_long_as_an_input_says() -> None:
     assert worst_error(source, [{"n": np.array(n), "x": noise(3)} for n in (3, 1, 5)]) < TOLERANCE
 
 
+def test_rows_of_a_size_that_is_computed() -> None:
+    source = model(
+        """net (int64 n, int64[1] width, float[2,6] x) => (float[m,2,k] all) {
+            y, all = Loop(n, , x) <body = step (int64 i, bool go, float[2,6] v) => (bool still, float[2,6] next, float[2,k] seen) {
+                next = Add(v, v)
+                seen = Slice(v, start, width, axes)
+                still = Identity(go)
+            }>
+        }""",
+        start=np.array([0]),
+        axes=np.array([1]),
+    )
+    feeds = [{"n": np.array(n), "width": np.array([width]), "x": noise(2, 6)} for n, width in ((3, 2), (2, 6), (1, 1))]
+    assert worst_error(source, feeds) < TOLERANCE
+
+
 def test_a_scan_output_of_no_rows() -> None:
     source = model(
         """net (int64 n, float[3] x) => (float[3] total) {

@@ -55,9 +55,12 @@ def loop(node: Node) -> None:
     lowered = lower_body(body)
     shapes = _carried_shapes(node, lowered.inputs[2 : 2 + len(states)], lowered.outputs[1 : 1 + len(states)], states)
     elements, rows = lowered.outputs[1 + len(states) :], _known_count(limit)
-    grows = [rows is None or not (endless or _row_bytes(node, element) * rows <= MOST_BUFFER) for element in elements]
+    grows = [rows is None or not (endless or _bytes(node, element) * rows <= MOST_BUFFER) for element in elements]
+    for element, more in zip(elements, grows, strict=True):
+        if more and sum(not isinstance(d, int) for d in element.shape) > 1:
+            node.static_shape(element)  # which refuses it: at most one dimension can be found from the others
     buffers = [
-        _buffer(node, element, 1 if rows is None or more else rows, 0, i)  # WHILE may fail on a tensor without elements
+        zeros(node, (1,), element.dtype, f"buffer{i}") if more else _buffer(node, element, rows or 0, 0, i)
         for i, (element, more) in enumerate(zip(elements, grows, strict=True))
     ]
 
@@ -81,19 +84,23 @@ def loop(node: Node) -> None:
         results = inline(n, lowered, arguments)
         seen = zip(values[at[1] : at[2]], results[1 + len(states) :], grows, strict=True)
         filled = [
-            (_append_row(n, buffer, element, i) if more else _fill_row(n, buffer, element, values[0], 0, f"scan{i}"))
+            (_append(n, buffer, element, i) if more else _fill_row(n, buffer, element, values[0], 0, f"scan{i}"))
             for i, (buffer, element, more) in enumerate(seen)
         ]
         following = n.emit("ADD", [values[0], n.const(1, INT64, "one")], n.temp((), "next", INT64))
         return [following, *results[: len(conditions)], *results[1 : 1 + len(states)], *filled, *values[at[2] :]]
 
     sizes = dict(enumerate(shapes, at[0]))
-    sizes |= {at[1] + i: (f"{b.name}_rows", *b.shape[1:]) for i, b in enumerate(buffers) if grows[i]}
+    sizes |= {at[1] + i: (f"{b.name}_size",) for i, b in enumerate(buffers) if grows[i]}
     cut = {at[1] + i: out for i, out in enumerate(node.outputs[len(states) :]) if grows[i] or not endless}
     whole = {at[0] + i: out for i, out in enumerate(node.outputs) if at[0] + i not in cut}
     ends = while_loop(node, start, condition, step, whole, shapes=sizes)
     for place, out in cut.items():
-        _rows(node, ends[place], None if grows[place - at[1]] else ends[0], out)
+        i = place - at[1]
+        if grows[i]:
+            _stacked(node, ends[place], elements[i], ends[0], out)
+        else:
+            _first_rows(node, ends[place], ends[0], out)
 
 
 @lowers("Scan")
@@ -280,7 +287,7 @@ def _carried_shapes(
     return [t.shape for t in inputs]
 
 
-def _row_bytes(node: Node, element: Tensor) -> int:
+def _bytes(node: Node, element: Tensor) -> int:
     return math.prod(node.static_shape(element)) * element.dtype.itemsize
 
 
@@ -303,22 +310,36 @@ def _fill_row(node: Node, buffer: Tensor, element: Tensor, place: Tensor, axis: 
     return update_slice(node, buffer, node.reshape(element, row, f"{hint}/row"), place, axis, hint)
 
 
-def _append_row(node: Node, buffer: Tensor, element: Tensor, number: int) -> Tensor:
-    row = node.reshape(element, (1, *element.shape), f"scan{number}/row")
-    grown = node.temp((f"{buffer.name}_more", *element.shape), f"scan{number}/grown", buffer.dtype)
-    return node.emit("CONCATENATION", [buffer, row], grown, axis=0)
+def _append(node: Node, buffer: Tensor, element: Tensor, number: int) -> Tensor:
+    """All elements so far in one vector, which begins with one of no meaning: WHILE may fail on a tensor without elements."""
+    size = math.prod(element.shape) if element.is_static else f"{element.name}_size"  # type: ignore[arg-type]
+    flat = node.reshape(element, (size,), f"scan{number}/flat")
+    grown = node.temp((f"{buffer.name}_grown",), f"scan{number}/grown", buffer.dtype)
+    return node.emit("CONCATENATION", [buffer, flat], grown, axis=0)
 
 
-def _rows(node: Node, buffer: Tensor, count: Tensor | None, out: Tensor) -> None:
-    """As many rows of a buffer as there were iterations; without a count, all but the one that it began with."""
-    rank = buffer.rank
-    begin = node.ints([int(count is None)] + [0] * (rank - 1), "begin")
-    size = node.ints([-1] * rank, "size")
-    if count is not None:
-        rows = node.emit("CAST", [count], node.temp((), "rows", np.int32), inDataType=INT64, outDataType=np.dtype(np.int32))
-        parts = [rows] + [node.const(-1, np.int32, "whole")] * (rank - 1)
-        size = node.emit("PACK", parts, node.temp((rank,), "size", np.int32), valuesCount=rank, axis=0)
-    node.emit("SLICE", [buffer, begin, size], out)
+def _stacked(node: Node, buffer: Tensor, element: Tensor, count: Tensor, out: Tensor) -> None:
+    """What was appended, as one row for each iteration."""
+    inputs = [buffer, node.ints([1], "begin"), node.ints([-1], "size")]
+    made = node.emit("SLICE", inputs, node.temp((f"{buffer.name}_all",), "all", buffer.dtype))
+    if element.is_static:
+        target = node.ints([-1, *node.static_shape(element)], "shape")
+    else:
+        target = _packed(node, count, [d if isinstance(d, int) else -1 for d in element.shape], "shape")
+    node.emit("RESHAPE", [made, target], out)
+
+
+def _first_rows(node: Node, buffer: Tensor, count: Tensor, out: Tensor) -> None:
+    """As many rows of a buffer as there were iterations."""
+    size = _packed(node, count, [-1] * (buffer.rank - 1), "size")
+    node.emit("SLICE", [buffer, node.ints([0] * buffer.rank, "begin"), size], out)
+
+
+def _packed(node: Node, count: Tensor, rest: Sequence[int], hint: str) -> Tensor:
+    """A vector of a computed number and known ones, as int32."""
+    first = node.emit("CAST", [count], node.temp((), f"{hint}/0", np.int32), inDataType=INT64, outDataType=np.dtype(np.int32))
+    parts = [first, *(node.const(number, np.int32, f"{hint}/{i}") for i, number in enumerate(rest, 1))]
+    return node.emit("PACK", parts, node.temp((len(parts),), hint, np.int32), valuesCount=len(parts), axis=0)
 
 
 def update_slice(node: Node, buffer: Tensor, part: Tensor, place: Tensor, axis: int, hint: str) -> Tensor:
