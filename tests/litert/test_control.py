@@ -207,17 +207,16 @@ def test_a_scan_output_as_long_as_an_input_says() -> None:
 
 def test_rows_of_a_size_that_is_computed() -> None:
     source = model(
-        """net (int64 n, int64[1] width, float[2,6] x) => (float[m,2,k] all) {
-            y, all = Loop(n, , x) <body = step (int64 i, bool go, float[2,6] v) => (bool still, float[2,6] next, float[2,k] seen) {
+        """net (int64 n, int64[1] width, float[6] x) => (float[m,k] all) {
+            y, all = Loop(n, , x) <body = step (int64 i, bool go, float[6] v) => (bool still, float[6] next, float[k] seen) {
                 next = Add(v, v)
-                seen = Slice(v, start, width, axes)
+                seen = Slice(v, start, width)
                 still = Identity(go)
             }>
         }""",
         start=np.array([0]),
-        axes=np.array([1]),
     )
-    feeds = [{"n": np.array(n), "width": np.array([width]), "x": noise(2, 6)} for n, width in ((3, 2), (2, 6), (1, 1))]
+    feeds = [{"n": np.array(n), "width": np.array([width]), "x": noise(6)} for n, width in ((3, 2), (2, 6), (1, 1))]
     assert worst_error(source, feeds) < TOLERANCE
 
 
