@@ -107,6 +107,25 @@ def _gather_elements(attributes: Any, data: Array, index: Array) -> Array:
     return np.take_along_axis(data[window], index, axis)
 
 
+def _gather_nd(attributes: Any, data: Array, index: Array) -> Array:
+    batch = np.ogrid[tuple(slice(size) for size in index.shape[: attributes.get_int("batch_dims", 0)])]
+    wide = [place.reshape(*place.shape, *[1] * (index.ndim - 1 - len(batch))) for place in batch]
+    return data[(*wide, *np.moveaxis(index, -1, 0))]
+
+
+def _scatter_nd(attributes: Any, data: Array, index: Array, updates: Array) -> Array:
+    result, places = data.copy(), tuple(np.moveaxis(index, -1, 0))
+    reduction = attributes.get_string("reduction", "none")
+    if reduction == "none":
+        result[places] = updates  # the last of those for one place
+    else:
+        _REDUCTIONS[reduction].at(result, places, updates)
+    return result
+
+
+_REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
 def _slice(
     attributes: Any, data: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
 ) -> Array:
@@ -158,6 +177,11 @@ def _tile(attributes: Any, data: Array, repeats: Array) -> Array:
     return np.tile(data, repeats)
 
 
+def _sigmoid(attributes: Any, data: Array) -> Array:
+    grown = np.exp(data)
+    return np.where(data > 0, 1 / (1 + np.exp(-data)), grown / (1 + grown))
+
+
 def _matmul(attributes: Any, left: Array, right: Array) -> Array:
     return np.matmul(left.astype(_wide(left)), right.astype(_wide(right))).astype(left.dtype)
 
@@ -204,6 +228,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "Range": _range,
     "Gather": _gather,
     "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "ScatterND": _scatter_nd,
     "Slice": _slice,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
@@ -223,6 +249,8 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "Reciprocal": _float64(np.reciprocal),
     "Exp": _float64(np.exp),
     "Log": _float64(np.log),
+    "Relu": _plain(lambda data: np.maximum(data, 0)),
+    "Sigmoid": _sigmoid,
     "Floor": _plain(np.floor),
     "Ceil": _plain(np.ceil),
     "MatMul": _matmul,
