@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from edgekit.telemetry import load_onnxruntime
+
 # Import names where they differ from the distribution's.
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "onnx-ir": "onnx_ir", "pillow": "PIL"}
 
@@ -106,6 +108,8 @@ def _parts() -> Iterator[Part]:
 
 def _importable(name: str) -> str:
     try:
+        if name == "onnxruntime":
+            load_onnxruntime()
         importlib.import_module(_MODULES.get(name, name.replace("-", "_")))
     except Exception as error:  # a broken binary raises anything
         return f"broken: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
@@ -152,7 +156,7 @@ def _litert_delegates() -> list[str]:
 
 def _providers() -> list[str]:
     try:
-        import onnxruntime
+        onnxruntime = load_onnxruntime()
     except ImportError:
         return []
     return [p for p in onnxruntime.get_available_providers() if p != "AzureExecutionProvider"]  # a cloud client, not a device

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.contract import Binding, Feeds, Results
 from edgekit.errors import ArtifactError
 from edgekit.sources.quiet import silent
+from edgekit.telemetry import load_onnxruntime
 
 FORMATS = ("tflite", "onnx", "ort")
 
@@ -143,9 +144,7 @@ class _Ort:
 
 def open_session(model: bytes | str | os.PathLike[str], *, threads: int = 1, ort_format: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU that keeps quiet and does not phone home."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

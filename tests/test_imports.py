@@ -1,6 +1,7 @@
 """What is imported when: a command line tool that loads TensorFlow to print its help is not used twice."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,28 @@ def test_inspecting_ort_imports_no_framework(tmp_path):
 open("m.ort", "wb").write(to_ort_format(open({str(SAMPLES / "digits.onnx")!r}, "rb").read()))
 {command("inspect", "m.ort")}"""
     assert modules_after(code, tmp_path) & FRAMEWORKS == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", SAMPLES / "digits.onnx", "-t", "linux", "-p", "fp32,int8", "-c", SAMPLES / "digits_nchw_calibration.npz"),
+        ("inspect", SAMPLES / "digits.onnx"),
+        ("doctor",),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_runtime_leaves_a_file_behind(arguments, tmp_path):
+    """onnxruntime writes the number of a telemetry session into the folder for temporary files when it is imported."""
+    folders = {name: tmp_path / name for name in ("temporary", "working")}
+    for folder in folders.values():
+        folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    program = [sys.executable, "-m", "edgekit", *map(str, arguments)]
+    environment |= {"TMPDIR": str(folders["temporary"]), "PYTHONPATH": str(SAMPLES.parent)}
+    done = subprocess.run(program, capture_output=True, text=True, cwd=folders["working"], env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(folders["temporary"].iterdir()) == []
 
 
 def test_the_public_names_stay_functions_whatever_is_imported():

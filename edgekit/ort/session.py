@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import ArtifactError
+from edgekit.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -47,9 +48,7 @@ def rewrite(model: bytes, *, optimize: str, ort_format: bool = False, name: str 
 
 
 def _options(optimize: str, threads: int):  # type: ignore[no-untyped-def]
-    import onnxruntime as ort
-
-    ort.disable_telemetry_events()
+    ort = load_onnxruntime()
     levels = ort.GraphOptimizationLevel
     options = ort.SessionOptions()
     options.graph_optimization_level = {
@@ -64,8 +63,7 @@ def _options(optimize: str, threads: int):  # type: ignore[no-untyped-def]
 
 
 def _session(model: bytes, options: object, name: str, exclude: list[str]) -> InferenceSession:
-    import onnxruntime as ort
-
+    ort = load_onnxruntime()
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=exclude or None)
     except Exception as error:  # onnxruntime's exceptions have no common base

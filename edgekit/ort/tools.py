@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from edgekit.telemetry import load_onnxruntime
+
 
 def ort_format_model() -> ModuleType:
     """`onnxruntime.tools.ort_format_model`, which also puts the package `ort_flatbuffers_py` on sys.path.
@@ -15,6 +17,7 @@ def ort_format_model() -> ModuleType:
     The `__init__` of `onnxruntime.tools` imports torch where it is installed: seconds and hundreds of megabytes for a reader of
     flatbuffers. An empty package takes its place during the import, and is gone afterwards.
     """
+    load_onnxruntime()
     tools, name = "onnxruntime.tools", "onnxruntime.tools.ort_format_model"
     if tools in sys.modules or name in sys.modules:
         return importlib.import_module(name)

@@ -18,6 +18,7 @@ from edgekit.ort.model import clean, to_proto
 from edgekit.ort.probe import INFINITE, PROBES, largest_magnitudes
 from edgekit.ort.session import rewrite
 from edgekit.quantize.recipe import Recipe
+from edgekit.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -45,6 +46,7 @@ def quantize_static(
     Raises:
         QuantizeError: There are no calibration data, or onnxruntime cannot quantize the model.
     """
+    load_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
 
@@ -101,6 +103,7 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
     Raises:
         QuantizeError: onnxruntime cannot quantize the model.
     """
+    load_onnxruntime()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
 
@@ -189,9 +192,7 @@ def _reader(feeds: Sequence[Feeds]) -> Any:
 
 def _quantized(run: Callable[[Path], None]) -> onnx.ModelProto:
     import onnx
-    import onnxruntime
 
-    onnxruntime.disable_telemetry_events()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, _silent():
         path = Path(folder, "model.onnx")
         try:

@@ -14,6 +14,7 @@ from edgekit.errors import SourceError
 from edgekit.sources.digest import digest_files, digest_path
 from edgekit.sources.shapes import Declared, resolve_inputs
 from edgekit.sources.source import Source, describe_outputs, first_line
+from edgekit.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -111,9 +112,7 @@ def _size(dim: int | onnx_ir.SymbolicDim) -> int | str | None:
 
 
 def _session(path: Path, spec: str):  # type: ignore[no-untyped-def]  # onnxruntime has no types
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
