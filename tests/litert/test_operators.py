@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from onnx.reference import ReferenceEvaluator
 
 from edgekit import litert
 from edgekit.errors import CompileError
@@ -152,6 +153,11 @@ OTHERS = {
     "mean variance normalization": "(float[2,3,4,5] x) => (float[2,3,4,5] y) { y = MeanVarianceNormalization(x) }",
     "nms": "(float[1,8,4] b, float[1,2,8] s) => (int64[n,3] y) <int64[1] k = {4}, float[1] t = {0.4}>"
     " { y = NonMaxSuppression(b, s, k, t) }",
+    "nms of as many as an input says@classes": "(float[1,8,4] b, float[1,2,8] s, int64[1] k) => (int64[n,3] y)"
+    " <float[1] t = {0.4}> { y = NonMaxSuppression(b, s, k, t) }",
+    "nms without a limit that counts": "(float[1,8,4] b, float[1,2,8] s, int64[1] k) => (int64[n,3] y)"
+    " <float[1] t = {0.4}, int64[1] z = {0}, int64[1] m = {9223372036854775807}>"
+    " { o = Mul(k, z) l = Add(o, m) y = NonMaxSuppression(b, s, l, t) }",
     "pad crops": "(float[2,3,4] x) => (float[2,2,7] y) <int64[6] p = {0,-1,1,0,0,2}> { y = Pad(x, p) }",
     "pad by computed amounts@amounts": "(float[4,4] x, int64[4] p) => (float[h,w] y) { y = Pad(x, p) }",
     "softmax cross entropy@classes": "(float[3,5] x, int64[3] t) => (float y) { y = SoftmaxCrossEntropyLoss(x, t) }",
@@ -251,6 +257,15 @@ def test_float64_is_rounded_and_says_so() -> None:
     compiled = litert.compile_hub(hub.prepare(litert._read(model("net (double[4] x) => (double[4] y) { y = Exp(x) }"))))
     assert compiled.inputs[0].dtype == "float64"
     assert any("float64" in note for note in compiled.notes)
+
+
+@pytest.mark.parametrize("axis", [-2, 0, 1, 2])
+def test_cumulative_products_along_an_axis_that_is_computed(axis: int) -> None:
+    source = model("net (float[2,3,4] x, int64 a) => (float[2,3,4] y) { y = CumProd<exclusive=1, reverse=1>(x, a) }", 26)
+    feeds = draw(source, "") | {"a": np.array(axis)}
+    (want,) = ReferenceEvaluator(source).run(None, feeds)
+    results = Interpreter(model_content=litert.compile(source)).get_signature_runner()(**feeds)
+    np.testing.assert_allclose(results["y"], want, rtol=1e-6)
 
 
 def test_unique_takes_nan_for_one_value_that_comes_last() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 MOST_KERNELS = 512
@@ -12,7 +13,10 @@ MOST_KERNELS = 512
 
 @lowers("NonMaxSuppression")
 def non_max_suppression(node: Node) -> None:
-    """Rows (image, class, box), sorted by image, class and descending score. How many there are depends on the data."""
+    """Rows (image, class, box), sorted by image, class and descending score. How many there are depends on the data.
+
+    A limit that is computed cuts what the kernel finds without one: it finds the best first.
+    """
     boxes, scores = node.x, node.input(1)
     images, classes, count = node.static_shape(scores)
     if images * classes > MOST_KERNELS:
@@ -21,12 +25,13 @@ def non_max_suppression(node: Node) -> None:
             f"suppress at most {MOST_KERNELS} classes, or take the best class of each box first",
             "scores",
         )
-    limit = node.constant(2)
-    if limit is None or not int(limit.reshape(-1)[0]):
+    limit = node.input(2) if node.has_input(2) else node.const(0, np.int64, "none")
+    if limit.data is not None and not int(limit.data.reshape(-1)[0]):
         node.reshape(node.const(np.zeros((0, 3), np.int64), hint="none"), (0, 3), out=node.y)
         return
-    most = min(count, int(limit.reshape(-1)[0]))
+    most = count if limit.data is None else min(count, int(limit.data.reshape(-1)[0]))
     size = node.const(most, np.int32, "most")
+    limited = None if limit.data is not None else _at_most(node, limit, count)
     thresholds = [_above(node, _threshold(node, 3, 0.0, "iou")), _threshold(node, 4, float(np.finfo(np.float32).min), "score")]
     corners = _corners(node, boxes, images, count)
     order = node.const(np.arange(most, dtype=np.int32), hint="order")
@@ -39,6 +44,8 @@ def non_max_suppression(node: Node) -> None:
             chosen = node.temp((most,), f"chosen{name}", np.int32)
             valid = node.temp((), f"valid{name}", np.int32)
             node.emit("NON_MAX_SUPPRESSION_V4", [own, mine, size, *thresholds], [chosen, valid])
+            if limited is not None:
+                valid = node.emit("MINIMUM", [valid, limited], node.temp((), f"within{name}", np.int32))
             kept.append(node.emit("LESS", [order, valid], node.temp((most,), f"kept{name}", np.bool_)))
             prefix = node.const(np.tile(np.array([image, label], np.int32), (most, 1)), hint=f"prefix{name}")
             column = node.reshape(chosen, (most, 1), f"column{name}")
@@ -50,6 +57,12 @@ def non_max_suppression(node: Node) -> None:
     places = node.emit("WHERE", [mask], node.temp((found, 1), "places", np.int64))
     selected = node.emit("GATHER_ND", [table, places], node.temp((found, 3), "selected", np.int32))
     node.emit("CAST", [selected], inDataType=selected.dtype, outDataType=node.y.dtype)
+
+
+def _at_most(node: Node, limit: Tensor, count: int) -> Tensor:
+    """The limit as an int32 scalar; it may be larger than any int32 where all boxes are wanted."""
+    f = Steps(node)
+    return f.cast(node.reshape(f("MINIMUM", limit, count), (), "limit"), np.int32)
 
 
 def _threshold(node: Node, i: int, default: float, hint: str) -> Tensor:

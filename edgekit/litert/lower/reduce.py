@@ -9,6 +9,7 @@ import numpy as np
 from edgekit.layout.rules.axes import reduced_axes
 from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import as_int32
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 MANY_ROWS = 16384
@@ -163,10 +164,22 @@ CUMPROD_STEPS = 256
 
 @lowers("CumProd")
 def cumulative_product(node: Node) -> None:
-    """One product per step along the axis: LiteRT has no such kernel."""
-    axis_given, shape = node.constant(1), node.static_shape(node.x)
-    assert axis_given is not None
-    axis = int(axis_given.reshape(-1)[0]) % len(shape)
+    """LiteRT has no such kernel. Of an axis that is computed, one of the results along all axes is chosen."""
+    x, given = node.x, node.input(1)
+    if given.data is not None or x.rank == 1:
+        _products(node, int(given.data.reshape(-1)[0]) % x.rank if given.data is not None else 0, node.y)
+        return
+    f = Steps(node)
+    axis = f("FLOOR_MOD", node.reshape(as_int32(node, given, "axis"), (), "axis_scalar"), x.rank)
+    found = _products(node, 0, node.like(x, "along0"))
+    for other in range(1, x.rank):
+        along = _products(node, other, node.like(x, f"along{other}"))
+        found = f.select(f("EQUAL", axis, other), along, found, node.y if other == x.rank - 1 else None)
+
+
+def _products(node: Node, axis: int, out: Tensor) -> Tensor:
+    """One product per step along the axis."""
+    shape = node.static_shape(node.x)
     length, backwards = shape[axis], bool(node.integer("reverse", 0))
     if length > CUMPROD_STEPS:
         raise node.refuse(f"{length} steps would be as many operators", f"use at most {CUMPROD_STEPS} elements", "axis")
@@ -183,9 +196,8 @@ def cumulative_product(node: Node) -> None:
     for i, part in enumerate(order[1:]):
         made.append(node.emit("MUL", [made[-1], part], node.temp(slim, f"product{i}")))
     if length == 1:
-        node.reshape(made[0], shape, out=node.y)
-    else:
-        node.emit("CONCATENATION", made[::-1] if backwards else made, axis=axis)
+        return node.reshape(made[0], shape, out=out)
+    return node.emit("CONCATENATION", made[::-1] if backwards else made, out, axis=axis)
 
 
 @lowers("TopK")
