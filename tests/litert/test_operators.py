@@ -102,6 +102,8 @@ SPATIAL = {
     "col2im": "(float[1,5,15] x) => (float[1,1,5,5] y) <int64[2] s = {5,5}, int64[2] k = {1,5}>"
     " { y = Col2Im<pads=[0,1,0,1]>(x, s, k) }",
     "conv with computed weights": "(float[1,2,5,5] x, float[4,2,3,3] w) => (float[1,4,5,5] y) { y = Conv<pads=[1,1,1,1]>(x, w) }",
+    "convtranspose with computed weights": "(float[1,4,3,4] x, float[4,2,3,2] w, float[4] b) => (float[1,4,11,9] y)"
+    " { y = ConvTranspose<group=2, strides=[2,2], dilations=[3,2]>(x, w, b) }",
     "convtranspose 3d": "(float[1,1,3,4,5] x, float[1,2,3,3,3] w) => (float[1,2,5,6,7] y) { y = ConvTranspose(x, w) }",
     "deformable convolution": "(float[2,4,7,9] x, float[2,24,4,7] o, float[2,12,4,7] m, float[6,2,3,2] w, float[6] b)"
     " => (float[2,6,4,7] y) { y = DeformConv<kernel_shape=[3,2], strides=[2,1], pads=[1,0,2,0], dilations=[1,2], group=2,"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from edgekit.litert.graph import Tensor
-from edgekit.litert.lower.padding import Window, pad_for, windows
+from edgekit.litert.lower.padding import Window, pad, pad_for, windows
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -100,11 +102,25 @@ def _dilated(node: Node, weight: Tensor, dilations: Sequence[int]) -> Tensor:
     if all(d == 1 for d in dilations):
         return weight
     if weight.data is None:
-        raise node.refuse("it dilates weights that are computed", "make the weights constant, or use dilation 1", "dilations")
+        for axis, step in enumerate(dilations, 2):
+            weight = _spread(Steps(node), weight, axis, step)
+        return weight
     reach = [(k - 1) * d + 1 for k, d in zip(weight.data.shape[2:], dilations, strict=True)]
     spread = np.zeros((*weight.data.shape[:2], *reach), weight.dtype)
     spread[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = weight.data
     return node.const(spread, hint="dilated")
+
+
+def _spread(f: Steps, x: Tensor, axis: int, step: int) -> Tensor:
+    """`step - 1` zeros between the elements along an axis."""
+    if step == 1:
+        return x
+    node, shape = f.node, f.node.static_shape(x)
+    outer, size, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    apart = pad(node, node.reshape(x, (outer, size, 1, inner), "apart"), [(0, 0), (0, 0), (0, step - 1), (0, 0)])
+    reach = (size - 1) * step + 1
+    cut = f.slice(node.reshape(apart, (outer, size * step, inner), "spread"), (0, 0, 0), (outer, reach, inner))
+    return node.reshape(cut, (*shape[:axis], reach, *shape[axis + 1 :]), "dilated")
 
 
 def _transposed_begins(
@@ -135,18 +151,21 @@ def _transpose_conv(node: Node, weight: Tensor, group: int, bias: Tensor, out: T
     if group == 1:
         _one_group(node, weight, node.x, bias, out, options)
         return
-    if weight.data is None or bias.data is None:
-        raise node.refuse("its weights are computed, and it has groups", "make the weights constant, or use one group", "group")
-    inputs = weight.data.shape[0] // group
+    inputs, channels = node.static_shape(weight)[0] // group, node.static_shape(weight)[1]
     parts = [node.temp((*node.x.shape[:-1], inputs), f"group{g}") for g in range(group)]
     node.emit("SPLIT", [node.const(node.x.rank - 1, np.int32, "axis"), node.x], parts, numSplits=group)
-    made = []
+    made, f = [], Steps(node)
     for g, part in enumerate(parts):
-        kernel = node.const(weight.data[g * inputs : (g + 1) * inputs], hint=f"kernel{g}")
-        channels = kernel.data.shape[1]  # type: ignore[union-attr]
-        part_bias = node.const(bias.data[g * channels : (g + 1) * channels], hint=f"bias{g}")
-        made.append(_one_group(node, kernel, part, part_bias, node.temp((*shape[:-1], channels), f"result{g}"), options))
+        kernel, own = _part(f, weight, g * inputs, inputs), _part(f, bias, g * channels, channels)
+        made.append(_one_group(node, kernel, part, own, node.temp((*shape[:-1], channels), f"result{g}"), options))
     node.emit("CONCATENATION", made, out, axis=node.x.rank - 1)
+
+
+def _part(f: Steps, x: Tensor, start: int, count: int) -> Tensor:
+    """Some places along the first axis."""
+    if x.data is not None:
+        return f.constant(x.data[start : start + count], x.dtype)
+    return f.slice(x, [start] + [0] * (x.rank - 1), (count, *x.shape[1:]))
 
 
 def _one_group(node: Node, weight: Tensor, x: Tensor, bias: Tensor, out: Tensor, options: dict[str, Any]) -> Tensor:
