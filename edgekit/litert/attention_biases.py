@@ -23,6 +23,7 @@ from edgekit.layout import reshape as reshaping
 from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose.builder import Builder
 from edgekit.litert.fold_norms import add_row
+from edgekit.litert.split_projections import only_user
 
 NOTHING = -1e30
 """A score that is replaced by less than this counts for nothing, whatever is added to the others."""
@@ -51,7 +52,7 @@ def remove_attention_biases(model: ir.Model) -> None:
 def _is_superfluous(value: ir.Value, added: Spread) -> bool:
     """Whether what was added to a key or a value is not seen, or was moved to where it costs nothing."""
     value, added = _follow(value, added)
-    product = _only_user(value)
+    product = only_user(value)
     if product is None or product.op_type != "MatMul" or added.ndim < 2 or rank(product.outputs[0]) != added.ndim:
         return False
     is_left = product.inputs[0] is value
@@ -62,13 +63,13 @@ def _is_superfluous(value: ir.Value, added: Spread) -> bool:
     if weights is None or rank(weights) != added.ndim or added.shape[summed] != 1 or not _adds_up_to_one(weights, kept):
         return False
     value, added = _follow(product.outputs[0], added)
-    projection = _only_user(value)
+    projection = only_user(value)
     return projection is not None and projection.inputs[0] is value and _into_bias(projection, added)
 
 
 def _follow(value: ir.Value, added: Spread) -> tuple[ir.Value, Spread]:
     """The last of a chain of values that are only rearranged or multiplied by one number, and what was added to it."""
-    while (node := _only_user(value)) is not None and (moved := _passed(node, added)) is not None:
+    while (node := only_user(value)) is not None and (moved := _passed(node, added)) is not None:
         value, added = node.outputs[0], moved
     return value, added
 
@@ -130,7 +131,7 @@ def _into_bias(node: ir.Node, added: Spread) -> bool:
 
 def _sees_differences(scores: ir.Value, axis: int) -> bool:
     """Whether only the differences along an axis count, because a Softmax over it is all that sees them."""
-    while (node := _only_user(scores)) is not None:
+    while (node := only_user(scores)) is not None:
         moved = axis + rank(node.outputs[0]) - rank(scores)
         if node.op_type == "Softmax":
             return _axis(node) == axis
@@ -187,10 +188,3 @@ def _carried(source: ir.Value, result: ir.Value, axis: int) -> int | None:
 
 def _axis(node: ir.Node) -> int:
     return node.attributes.get_int("axis", -1) % rank(node.outputs[0])
-
-
-def _only_user(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    return uses[0][0] if uses[0][0].domain in ("", "ai.onnx") else None

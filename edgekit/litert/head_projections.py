@@ -1,13 +1,18 @@
 """Attention heads are projected where they are needed, not transposed there.
 
-Before:  MatMul(x, W) → [Add(b)] → Reshape to (B, N, heads, size) → [Mul(c)] → Transpose to (B, heads, N, size)
+Before:  MatMul(x, W) → [Add(b)] → Reshape to (B, N, heads, size) → [Mul(c)] → Transpose to (B, heads, N, size) → [Mul(c)]
 After:   MatMul(x as (B, 1, N, C), c·W as (1, heads, C, size)) → [Add(c·b as (1, heads, 1, size))]
 
 The product broadcasts over the heads and gives them in front at once, so three of the four transposes of an attention layer are
 never made, in the same number of multiplications. A Transpose to (B, heads, size, N), as the keys want it, keeps its last step,
-which BATCH_MATMUL's `adjY` absorbs. Applies when W and b are constant, everything between has one user, and a head is large
-enough: heads of 24 cost CaiT 6 % more time than FULLY_CONNECTED and its transposes, and products of 16 x 64 by 64 x 16 (ELECTRA
-in small) 20 %, while heads of 64 (ViT) are as fast one way as the other.
+which BATCH_MATMUL's `adjY` absorbs. Applies when W and b are constant and everything between has one user.
+
+Small heads are slower so: ones of 24 cost CaiT 6 % more time than FULLY_CONNECTED and its transposes, and products of 16 x 64 by
+64 x 16 (ELECTRA in small) 20 %, while heads of 64 (ViT) are as fast one way as the other. Several of one x are projected together
+instead, and cut apart when they stand in front (but not where two dimensions are dynamic, for a Reshape can have one):
+
+After:   MatMul(x, [Wq, Wk, Wv]) → Add → Reshape to (B, N, 3·heads, size) → Transpose to (B, 3·heads, N, size) → Split
+or:      MatMul(x as (B, 1, N, C), [Wq, Wk, Wv] as (1, heads, C, 3·size)) → Add → Split, where 3·size is large enough
 """
 
 from __future__ import annotations
@@ -19,50 +24,78 @@ import onnx_ir as ir
 
 from edgekit.layout import constant, dims, rank
 from edgekit.layout.rules.shape import transpose_perm
-from edgekit.litert.decompose.builder import Builder, take_over
-from edgekit.litert.split_projections import only_maker
+from edgekit.litert.decompose.builder import Builder, is_used, remove_with_makers, take_over
+from edgekit.litert.split_projections import only_maker, only_user
 
+# What makes a product per head as fast as one for all heads: columns that fill whole tiles of XNNPACK's kernels, which are up to
+# that wide, and multiplications enough to pay for a call.
+COLUMNS = 32
+MULTIPLICATIONS = 2**18
 HEADS_FIRST = (0, 2, 1, 3)
 HEADS_FIRST_TRANSPOSED = (0, 2, 3, 1)
-
-# What makes a product per head as fast as one for all heads: columns that fill the registers of XNNPACK's kernels, and
-# multiplications enough to pay for a call.
-COLUMNS = 16
-MULTIPLICATIONS = 2**18
 
 
 @dataclass(frozen=True)
 class _Heads:
-    """x · weights + bias with its columns read as (heads, size)."""
+    """x · weights + bias, held heads-first: (1, heads, C, size) and (1, heads, 1, size).
 
+    `node` is the Transpose that makes it so, and `result` what comes of it: its own, or that of a multiplication behind it.
+    """
+
+    node: ir.Node
+    result: ir.Value
     x: ir.Value
     weights: np.ndarray
     bias: np.ndarray | None
+
+    @property
+    def size(self) -> int:
+        return self.weights.shape[3]
 
 
 def project_heads(model: ir.Model) -> None:
     """Apply it wherever it fits, in place."""
     rows: dict[ir.Value, ir.Value] = {}
+    of_one: dict[tuple[ir.Value, int], list[_Heads]] = {}
     for node in list(model.graph):
-        if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx") or not is_used(node.outputs[0]):
             continue
-        perm = transpose_perm(node)
-        if perm not in (HEADS_FIRST, HEADS_FIRST_TRANSPOSED) or node.inputs[0] is None:
+        if transpose_perm(node) not in (HEADS_FIRST, HEADS_FIRST_TRANSPOSED) or node.inputs[0] is None:
             continue
-        heads = _heads(node.inputs[0])
+        heads = _heads(node)
         if heads is not None:
-            _replace(node, heads, rows, perm == HEADS_FIRST_TRANSPOSED)
+            of_one.setdefault((heads.x, heads.weights.shape[1]), []).append(heads)
+    for siblings in of_one.values():
+        cannot_reshape = sum(not isinstance(d, int) for d in dims(siblings[0].x)) > 1
+        if cannot_reshape or all(_is_worth_a_product(heads.x, heads.size) for heads in siblings):
+            for heads in siblings:
+                _take_heads(heads, _heads_first(Builder(heads.node), [heads], rows))
+        elif len(siblings) > 1:
+            _replace_together(siblings, rows)
 
 
-def _heads(result: ir.Value) -> _Heads | None:
-    """Follow a value of shape (B, N, heads, size) up to the projection that makes it."""
-    shape, factor, value = dims(result), 1.0, result
+def _is_worth_a_product(x: ir.Value, size: int) -> bool:
+    """Whether heads of that many columns are made as fast one by one as all together."""
+    _, length, depth = (d if isinstance(d, int) else MULTIPLICATIONS for d in dims(x))
+    return size % COLUMNS == 0 and length * depth * size >= MULTIPLICATIONS
+
+
+def _heads(turn: ir.Node) -> _Heads | None:
+    """Follow a Transpose of a value of shape (B, N, heads, size) up to the projection that makes that."""
+    value = turn.inputs[0]
+    assert value is not None
+    shape, result, factor = dims(value), turn.outputs[0], 1.0
+    user = only_user(result)
+    if user is not None and user.op_type == "Mul":
+        scalar, _ = _with_constant(user)
+        if scalar is not None and scalar.size == 1 and rank(user.outputs[0]) == 4:
+            result, factor = user.outputs[0], float(scalar.reshape(-1)[0])
     node = only_maker(value)
     if node is not None and node.op_type == "Mul":
         scalar, source = _with_constant(node)
         if scalar is None or scalar.size != 1 or source is None:
             return None
-        factor, value, node = float(scalar.reshape(-1)[0]), source, only_maker(source)
+        factor, value, node = factor * float(scalar.reshape(-1)[0]), source, only_maker(source)
     while node is not None and node.op_type in ("Reshape", "Squeeze", "Unsqueeze") and node.inputs[0] is not None:
         value, node = node.inputs[0], only_maker(node.inputs[0])
     flat = dims(value)
@@ -80,12 +113,10 @@ def _heads(result: ir.Value) -> _Heads | None:
     if x is None or rank(x) != 3 or weights is None or weights.ndim != 2 or weights.dtype != np.float32:
         return None
     split = int(shape[2]), int(shape[3])
-    if split[1] % COLUMNS or (isinstance(shape[1], int) and shape[1] * weights.shape[0] * split[1] < MULTIPLICATIONS):
-        return None
     wide = (weights.astype(np.float64) * factor).astype(np.float32) if factor != 1.0 else weights
     heads = wide.reshape(-1, *split).transpose(1, 0, 2)[None]
     row = None if bias is None else (bias.astype(np.float64) * factor).astype(np.float32).reshape(1, split[0], 1, split[1])
-    return _Heads(x, heads, row)
+    return _Heads(turn, result, x, heads, row)
 
 
 def _with_constant(node: ir.Node) -> tuple[np.ndarray | None, ir.Value | None]:
@@ -97,16 +128,64 @@ def _with_constant(node: ir.Node) -> tuple[np.ndarray | None, ir.Value | None]:
     return None, None
 
 
-def _replace(node: ir.Node, heads: _Heads, rows: dict[ir.Value, ir.Value], transposed: bool) -> None:
-    out, b = node.outputs[0], Builder(node)
-    batch, length, _ = dims(heads.x)
-    if heads.x not in rows:
-        rows[heads.x] = b.op("Unsqueeze", [heads.x, b.ints([1])], (batch, 1, length, dims(heads.x)[2]), heads.x.dtype)
-    shape = (batch, heads.weights.shape[1], length, heads.weights.shape[3])
-    made = b.op("MatMul", [rows[heads.x], b.const(heads.weights)], shape)
-    if heads.bias is not None:
-        made = b.op("Add", [made, b.const(heads.bias)], shape)
-    if transposed:
+def _replace_together(siblings: list[_Heads], rows: dict[ir.Value, ir.Value]) -> None:
+    b = Builder(siblings[0].node)
+    sizes = [heads.size for heads in siblings]
+    if _is_worth_a_product(siblings[0].x, sum(sizes)):
+        made, axis = _heads_first(b, siblings, rows), 3
+    elif len(set(sizes)) == 1:
+        made, axis = _turned(b, siblings, 1), 1
+        sizes = [heads.weights.shape[1] for heads in siblings]
+    else:
+        made, axis = _turned(b, siblings, 3), 3
+    parts = [(*dims(made)[:axis], size, *dims(made)[axis + 1 :]) for size in sizes]
+    pieces = b.op("Split", [made, b.ints(sizes)], parts[0], outputs=len(parts), axis=axis)
+    split = pieces.producer()
+    assert split is not None
+    for heads, piece, shape in zip(siblings, split.outputs, parts, strict=True):
+        piece.name, piece.dtype, piece.shape = f"{pieces.name}/{piece.index()}", pieces.dtype, ir.Shape(shape)  # type: ignore[assignment]
+        _take_heads(heads, piece)
+
+
+def _heads_first(b: Builder, siblings: list[_Heads], rows: dict[ir.Value, ir.Value]) -> ir.Value:
+    """The product that gives the heads in front at once; those of several projections side by side."""
+    x = siblings[0].x
+    batch, length, columns = dims(x)
+    if x not in rows:
+        rows[x] = b.op("Unsqueeze", [x, b.ints([1])], (batch, 1, length, columns), x.dtype)
+    weights = np.concatenate([heads.weights for heads in siblings], axis=3)
+    shape = (batch, weights.shape[1], length, weights.shape[3])
+    made = b.op("MatMul", [rows[x], b.const(weights)], shape)
+    bias = _bias(siblings, 3)
+    return made if bias is None else b.op("Add", [made, b.const(bias)], shape)
+
+
+def _turned(b: Builder, siblings: list[_Heads], axis: int) -> ir.Value:
+    """The heads of several projections, joined along an axis: made token by token, then turned."""
+    x = siblings[0].x
+    weights = np.concatenate([heads.weights for heads in siblings], axis=axis)
+    _, count, columns, size = weights.shape
+    rows = (*dims(x)[:2], count * size)
+    made = b.op("MatMul", [x, b.const(weights[0].transpose(1, 0, 2).reshape(columns, -1))], rows)
+    bias = _bias(siblings, axis)
+    if bias is not None:
+        made = b.op("Add", [made, b.const(bias.reshape(-1))], rows)
+    return b.transpose(b.reshape(made, (*dims(x)[:2], count, size)), HEADS_FIRST)
+
+
+def _bias(siblings: list[_Heads], axis: int) -> np.ndarray | None:
+    """The biases joined; zeros for a projection without, None where no one has any."""
+    if all(heads.bias is None for heads in siblings):
+        return None
+    none = [np.zeros((1, heads.weights.shape[1], 1, heads.size), np.float32) for heads in siblings]
+    return np.concatenate([zero if h.bias is None else h.bias for h, zero in zip(siblings, none, strict=True)], axis=axis)
+
+
+def _take_heads(heads: _Heads, made: ir.Value) -> None:
+    b = Builder(heads.node)
+    if transpose_perm(heads.node) == HEADS_FIRST_TRANSPOSED:
         made = b.transpose(made, (0, 1, 3, 2))
-    take_over(out, made)
-    b.graph.remove(node, safe=True)
+    maker = heads.result.producer()
+    assert maker is not None
+    take_over(heads.result, made)
+    remove_with_makers(maker)

@@ -23,9 +23,6 @@ from edgekit.layout.permutation import Perm, held_shape, identity, inverse, rest
 from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose.builder import Builder, take_over
 
-NARROW = 32
-"""Columns of a head below which a product of its own leaves part of a vector unit idle: XNNPACK's tiles are up to that wide."""
-
 
 @dataclass(frozen=True)
 class _Projection:
@@ -60,48 +57,9 @@ def split_projections(model: ir.Model) -> None:
         factor = projection.factor(axis)
         if len(axes) != 1 or factor < 0 or taken > projection.factors[factor]:
             continue
-        pieces = [stop - start for _, ranges in takers if ranges for _, start, stop in ranges]
-        if 0 < factor == len(projection.factors) - 1 and min(pieces) < NARROW:
-            _turn_before(graph, value, [user for user, _ in takers])
-            continue
         for user, ranges in takers:
             if ranges:
                 _replace(graph, user, projection, ranges)
-
-
-def _turn_before(graph: ir.Graph, value: ir.Value, takers: list[ir.Node]) -> None:
-    """Narrow pieces of heads, each of which is turned heads-first, are turned before they are cut, for `head_projections`.
-
-    Before:  (B, N, heads, size) → Slice, Slice, Slice, each → [Mul c] → Transpose 0 2 1 3 (or 0 2 3 1)
-    After:   (B, N, heads, size) → Transpose 0 2 1 3 → Slice, Slice, Slice, each → Transpose back → …, which layouts let go
-    """
-    swap = (0, 2, 1, 3)
-    pieces = [out for node in takers for out in node.outputs]
-    if rank(value) != 4 or any(node.op_type not in ("Slice", "Split") for node in takers):
-        return
-    if not all(_is_turned(piece) for piece in pieces):
-        return
-    first = min(takers, key=list(graph).index)
-    turned = Builder(first).transpose(value, swap)
-    for node in takers:
-        node.replace_input_with(0, turned)
-    for piece in pieces:
-        piece.shape = ir.Shape([dims(piece)[a] for a in swap])
-        users = list(piece.uses())
-        back = Builder(users[0][0]).transpose(piece, swap)
-        for user, place in users:
-            user.replace_input_with(place, back)
-
-
-def _is_turned(piece: ir.Value) -> bool:
-    """Whether a (B, N, heads, size) value is only ever taken with its heads in front."""
-    user = next((node for node, _ in piece.uses()), None)
-    if user is not None and user.op_type == "Mul" and len(piece.uses()) == 1 and not piece.is_graph_output():
-        factor = next((array for v in user.inputs if (array := constant(v)) is not None), None)
-        return factor is not None and factor.size == 1 and _is_turned(user.outputs[0])
-    if piece.is_graph_output() or user is None:
-        return False
-    return all(node.op_type == "Transpose" and transpose_perm(node)[:2] == (0, 2) for node, _ in piece.uses())
 
 
 def _ranges(node: ir.Node) -> list[tuple[int, int, int]] | None:
@@ -183,6 +141,14 @@ def _projection(value: ir.Value) -> _Projection | None:
 def only_maker(value: ir.Value) -> ir.Node | None:
     """The node that makes a value which one node alone takes."""
     return value.producer() if len(value.uses()) == 1 and not value.is_graph_output() else None
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The one node of ONNX that takes a value, if nothing else does."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    return uses[0][0] if uses[0][0].domain in ("", "ai.onnx") else None
 
 
 def _replace(graph: ir.Graph, node: ir.Node, projection: _Projection, ranges: list[tuple[int, int, int]]) -> None:

@@ -8,7 +8,6 @@ from edgekit.litert import head_projections
 
 
 @pytest.fixture
-def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Projects heads of any size in front, so that small networks show what becomes of large ones."""
-    monkeypatch.setattr(head_projections, "COLUMNS", 1)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads of 32 are projected in front however little there is to multiply: small networks show what becomes of large ones."""
     monkeypatch.setattr(head_projections, "MULTIPLICATIONS", 0)

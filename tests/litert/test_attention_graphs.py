@@ -12,11 +12,11 @@ from edgekit import hub, litert
 from .running import artifact_results, model, operators, relative_error, source_results
 from .test_graph_passes import check, weights
 
-pytestmark = pytest.mark.usefixtures("small_heads")
+pytestmark = pytest.mark.usefixtures("small_products")
 
 
-def attention(scores: str, **constants: np.ndarray) -> onnx.ModelProto:
-    """A layer of two heads of 8; `scores` makes `s` of `p`, the product of queries and keys."""
+def attention(scores: str, size: int = 32, **constants: np.ndarray) -> onnx.ModelProto:
+    """A layer of two heads; `scores` makes `s` of `p`, the product of queries and keys."""
     return model(
         f"""net (float[1,6,16] x) => (float[1,6,16] y) {{
             q0 = MatMul(x, wq) q1 = Add(q0, bq) q2 = Reshape(q1, split) q = Transpose<perm=[0,2,1,3]>(q2)
@@ -25,8 +25,8 @@ def attention(scores: str, **constants: np.ndarray) -> onnx.ModelProto:
             p = MatMul(q, k) {scores} a = Softmax<axis=-1>(s) o = MatMul(a, v)
             t = Transpose<perm=[0,2,1,3]>(o) f = Reshape(t, merged) g = MatMul(f, wo) y = Add(g, bo)
         }}""",
-        **{f"w{i}": weights(16, 16) for i in "qkvo"}, **{f"b{i}": weights(16) for i in "qkvo"},
-        split=np.array([1, 6, 2, 8]), merged=np.array([1, 6, 16]), **constants,
+        **{f"w{i}": weights(16, 2 * size) / 4 for i in "qkv"}, **{f"b{i}": weights(2 * size) for i in "qkv"},
+        wo=weights(2 * size, 16), bo=weights(16), split=np.array([1, 6, 2, size]), merged=np.array([1, 6, 2 * size]), **constants,
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_the_bias_of_values_stays_before_an_activation() -> None:
 @pytest.mark.parametrize("size", [32, 8], ids=["wide heads", "narrow heads"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_attention_of_a_map_has_one_transpose_a_layer(size: int, batch: int) -> None:
-    """1x1 convolutions make query, key and value. Wide pieces of a head are projected apart, narrow ones together."""
+    """1x1 convolutions make query, key and value. Wide heads are projected apart and in front, narrow ones together."""
     proto = model(
         f"""net (float[{batch},16,4,5] x) => (float[{batch},16,4,5] y) {{
             z = Conv(x, wz) c = Conv(z, w, b) r = Reshape(c, heads) q, k, v = Split<axis=2, num_outputs=3>(r)
@@ -88,23 +88,47 @@ def test_attention_of_a_map_has_one_transpose_a_layer(size: int, batch: int) -> 
         heads=np.array([batch, 2, 3 * size, 20]), image=np.array([batch, 2 * size, 4, 5]),
         wo=weights(16, 2 * size, 1, 1), bo=weights(16),
     )  # fmt: skip
-    apart = {"BATCH_MATMUL": 5, "ADD": 1}
-    together = {"BATCH_MATMUL": 3, "ADD": 1, "SPLIT": 1}
-    rest = {"RESHAPE": 2, "SOFTMAX": 1, "TRANSPOSE": 1, "CONV_2D": 2}
-    check(proto, {"x": weights(batch, 16, 4, 5)}, {**rest, **(apart if size == 32 else together)})
+    wide = {"BATCH_MATMUL": 5, "ADD": 1, "RESHAPE": 2, "TRANSPOSE": 1}
+    narrow = {"BATCH_MATMUL": 2, "FULLY_CONNECTED": 1, "SPLIT": 1, "RESHAPE": 3, "TRANSPOSE": 2}
+    rest = {"SOFTMAX": 1, "CONV_2D": 2}
+    check(proto, {"x": weights(batch, 16, 4, 5)}, {**rest, **(wide if size == 32 else narrow)})
 
 
-def test_narrow_heads_are_turned_before_they_are_cut() -> None:
+def test_narrow_heads_are_projected_together() -> None:
+    """Heads of 8 would leave a processor idle that computes 32 columns at once: they are made token by token, turned, and cut."""
+    proto = attention("m = Mul(p, c) s = Add(m, mask)", size=8, c=np.float32(0.3), mask=weights(2, 6, 6))
+    expected = {"FULLY_CONNECTED": 2, "RESHAPE": 2, "TRANSPOSE": 2, "SPLIT": 1, "BATCH_MATMUL": 2, "ADD": 1, "SOFTMAX": 1}
+    check(proto, {"x": weights(1, 6, 16)}, expected | {"MUL": 1})
+
+
+def test_narrow_heads_that_fill_the_processor_together_are_made_in_front() -> None:
+    """As in LeViT: queries and keys of 16 and values of 32 are 64 columns for each head."""
     proto = model(
-        """net (float[1,6,16] x) => (float[1,2,6,8] y) {
-            m = MatMul(x, w) p = Add(m, b) r = Reshape(p, heads) q0, k0, v0 = Split<axis=3, num_outputs=3>(r)
+        """net (float[1,6,16] x) => (float[1,2,6,32] y) {
+            m = MatMul(x, w) p = Add(m, b) r = Reshape(p, heads) q0, k0, v0 = Split<axis=3>(r, sizes)
             q1 = Mul(q0, c) q = Transpose<perm=[0,2,1,3]>(q1) k = Transpose<perm=[0,2,3,1]>(k0)
             v = Transpose<perm=[0,2,1,3]>(v0) s = MatMul(q, k) a = Softmax<axis=-1>(s) y = MatMul(a, v)
         }""",
-        w=weights(16, 48), b=weights(48), heads=np.array([1, 6, 2, 24]), c=np.float32(0.3),
+        w=weights(16, 128) / 4, b=weights(128), heads=np.array([1, 6, 2, 64]), sizes=np.array([16, 16, 32]), c=np.float32(0.3),
     )  # fmt: skip
-    expected = {"RESHAPE": 1, "BATCH_MATMUL": 3, "ADD": 1, "SPLIT": 1, "MUL": 1, "SOFTMAX": 1}
+    expected = {"RESHAPE": 1, "BATCH_MATMUL": 3, "ADD": 1, "SPLIT_V": 1, "SOFTMAX": 1}
     check(proto, {"x": weights(1, 6, 16)}, expected)
+
+
+def test_heads_of_a_dynamic_batch_and_length_stay_apart() -> None:
+    """A RESHAPE has one dimension that is not given, so that they are projected in front whatever their size."""
+    proto = model(
+        """net (float[B,N,16] x) => (float[B,2,N,8] q, float[B,2,8,N] k) {
+            q0 = MatMul(x, wq) q1 = Reshape(q0, heads) q = Transpose<perm=[0,2,1,3]>(q1)
+            k0 = MatMul(x, wk) k1 = Reshape(k0, heads) k = Transpose<perm=[0,2,3,1]>(k1)
+        }""",
+        wq=weights(16, 16), wk=weights(16, 16), heads=np.array([0, 0, 2, 8]),
+    )  # fmt: skip
+    feeds = {"x": weights(2, 5, 16)}
+    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)))
+    made = artifact_results(compiled, feeds)
+    assert operators(compiled.data) == {"EXPAND_DIMS": 1, "BATCH_MATMUL": 2, "TRANSPOSE": 1}
+    assert all(relative_error(array, made[name]) < 2e-6 for name, array in source_results(proto, feeds).items())
 
 
 def test_a_map_that_is_also_taken_as_it_is_stays_a_convolution() -> None:

@@ -55,7 +55,7 @@ def test_a_scalar_factor_rises_into_the_projection_above() -> None:
     check(proto, {"x": weights(1, 6, 16)}, {"FULLY_CONNECTED": 1, "RESHAPE": 1})
 
 
-@pytest.mark.usefixtures("small_heads")
+@pytest.mark.usefixtures("small_products")
 @pytest.mark.parametrize("batch", [1, 3])
 def test_attention_has_one_transpose_a_layer(batch: int) -> None:
     """Query, key and value are projected heads first; only the result has to be turned back."""
@@ -68,15 +68,15 @@ def test_attention_has_one_transpose_a_layer(batch: int) -> None:
             kt = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, kt) a = Softmax<axis=-1>(s)
             o = MatMul(a, v) u = Transpose<perm=[0,2,1,3]>(o) f = Reshape(u, merged) y = MatMul(f, w2)
         }}""",
-        w=weights(16, 48), b=weights(48), w2=weights(16, 16), split=np.array([batch, 5, 3, 2, 8]),
-        merged=np.array([batch, 5, 16]), first=np.array([0]), c=np.float32(0.6),
+        w=weights(16, 192) / 4, b=weights(192), w2=weights(64, 16), split=np.array([batch, 5, 3, 2, 32]),
+        merged=np.array([batch, 5, 64]), first=np.array([0]), c=np.float32(0.6),
     )  # fmt: skip
     expected = {"RESHAPE": 2, "BATCH_MATMUL": 5, "ADD": 1, "SOFTMAX": 1, "TRANSPOSE": 1, "FULLY_CONNECTED": 1}
     check(proto, {"x": weights(batch, 5, 16)}, expected)
 
 
 @pytest.mark.parametrize(
-    ("length", "size", "product"), [(256, 16, "BATCH_MATMUL"), (256, 24, "FULLY_CONNECTED"), (8, 16, "FULLY_CONNECTED")]
+    ("length", "size", "product"), [(256, 32, "BATCH_MATMUL"), (256, 24, "FULLY_CONNECTED"), (8, 32, "FULLY_CONNECTED")]
 )
 def test_small_heads_are_projected_together(length: int, size: int, product: str) -> None:
     """A product per head is slow where its columns do not fill a vector unit, or where there is little to multiply."""
@@ -299,18 +299,18 @@ def test_rms_norm_before_projections_is_five_operators() -> None:
     check(proto, {"x": weights(1, 6, 16)}, {"MUL": 2, "MEAN": 1, "ADD": 1, "RSQRT": 1, "FULLY_CONNECTED": 2})
 
 
-@pytest.mark.usefixtures("small_heads")
+@pytest.mark.usefixtures("small_products")
 def test_the_scale_of_a_norm_goes_into_attention_heads() -> None:
     """Weights that are read as heads take the scale like any other; the norm's bias joins theirs."""
     proto = model(
-        """net (float[1,6,16] x) => (float[1,2,6,8] y) {
+        """net (float[1,6,16] x) => (float[1,2,6,32] y) {
             n = LayerNormalization(x, scale, bias)
             p = MatMul(n, w)
             q = Add(p, b)
             r = Reshape(q, shape)
             y = Transpose<perm=[0,2,1,3]>(r)
         }""",
-        scale=weights(16), bias=weights(16), w=weights(16, 16), b=weights(16), shape=np.array([1, 6, 2, 8]),
+        scale=weights(16), bias=weights(16), w=weights(16, 64), b=weights(64), shape=np.array([1, 6, 2, 32]),
     )  # fmt: skip
     norm = {"MEAN": 2, "SUB": 1, "MUL": 2, "ADD": 1, "RSQRT": 1}
     check(proto, {"x": weights(1, 6, 16)}, {**norm, "ADD": 2, "RESHAPE": 1, "BATCH_MATMUL": 1})
@@ -369,11 +369,11 @@ def test_a_norm_that_is_also_taken_as_it_is_keeps_its_scale() -> None:
     check(proto, {"x": weights(1, 4, 8)}, {**norm, "FULLY_CONNECTED": 1, "RESHAPE": 1})
 
 
-@pytest.mark.usefixtures("small_heads")
+@pytest.mark.usefixtures("small_products")
 def test_queries_keys_and_values_that_are_picked_by_index_are_projected_apart() -> None:
     """qkv.reshape(…, 3, heads, size).permute(2, 0, 3, 1, 4), then qkv[0], qkv[1], qkv[2]."""
     proto = model(
-        """net (float[1,6,16] x) => (float[1,2,6,6] y, float[1,2,6,8] v) {
+        """net (float[1,6,16] x) => (float[1,2,6,6] y, float[1,2,6,32] v) {
             p = MatMul(x, w)
             b = Add(p, bias)
             r = Reshape(b, shape)
@@ -384,7 +384,7 @@ def test_queries_keys_and_values_that_are_picked_by_index_are_projected_apart() 
             s = Transpose<perm=[0,1,3,2]>(k)
             y = MatMul(q, s)
         }""",
-        w=weights(16, 48), bias=weights(48), shape=np.array([1, 6, 3, 2, 8]),
+        w=weights(16, 192) / 4, bias=weights(192), shape=np.array([1, 6, 3, 2, 32]),
         zero=np.array(0), one=np.array(-2), two=np.array(2),
     )  # fmt: skip
     check(proto, {"x": weights(1, 6, 16)}, {"RESHAPE": 1, "BATCH_MATMUL": 4, "ADD": 3})

@@ -21,6 +21,18 @@ def take_over(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
+def remove_with_makers(node: ir.Node) -> None:
+    """Remove a node whose results nobody takes, and before it whatever was made for it alone."""
+    waiting = [node]
+    while waiting:
+        last = waiting.pop()
+        if last.graph is None or any(is_used(out) for out in last.outputs):
+            continue
+        makers = [maker for value in last.inputs if value is not None and (maker := value.producer()) is not None]
+        last.graph.remove(last, safe=True)
+        waiting += makers
+
+
 class Builder:
     """Places nodes before `node`, with names, dtypes and shapes of what they make."""
 
