@@ -161,6 +161,10 @@ OTHERS = {
     " <float[1] t = {0.4}, int64[1] z = {0}, int64[1] m = {9223372036854775807}>"
     " { o = Mul(k, z) l = Add(o, m) y = NonMaxSuppression(b, s, l, t) }",
     "pad crops": "(float[2,3,4] x) => (float[2,2,7] y) <int64[6] p = {0,-1,1,0,0,2}> { y = Pad(x, p) }",
+    "pad with edges by computed amounts@amounts": '(float[4,3] x, int64[4] p) => (float[h,w] y) { y = Pad<mode="edge">(x, p) }',
+    "pad with reflections by computed amounts@amounts": "(float[4,3] x, int64[2] p) => (float[4,w] y) <int64[1] a = {-1}>"
+    ' { y = Pad<mode="reflect">(x, p, , a) }',
+    "pad around by computed amounts@amounts": '(float[4,3] x, int64[4] p) => (float[h,w] y) { y = Pad<mode="wrap">(x, p) }',
     "pad by computed amounts@amounts": "(float[4,4] x, int64[4] p) => (float[h,w] y) { y = Pad(x, p) }",
     "softmax cross entropy@classes": "(float[3,5] x, int64[3] t) => (float y) { y = SoftmaxCrossEntropyLoss(x, t) }",
     "tfidf, weighted@classes": '(int64[2,9] x) => (float[2,7] y) { y = TfIdfVectorizer<mode="TFIDF", max_gram_length=3,'

@@ -9,6 +9,7 @@ import numpy as np
 from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import FAR, as_int32
 from edgekit.litert.lower.padding import pad as constant_pad
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 BOUND = 2**30
@@ -202,11 +203,8 @@ def pad(node: Node) -> None:
 
 
 def _computed_pad(node: Node) -> None:
-    """Amounts or the fill computed at run time: a SLICE takes off what is negative, then PADV2 adds the rest."""
-    x, mode = node.x, node.string("mode", "constant")
-    if mode != "constant":
-        raise node.refuse(f"mode {mode!r} with amounts computed at run time", "make the pads constant in the model", "pads")
-    rank = x.rank
+    """Amounts or the fill computed at run time: a SLICE takes off what is negative, then PADV2 or copies add the rest."""
+    x, rank = node.x, node.x.rank
     pads = as_int32(node, node.input(1), "pads")
     if node.has_input(3):
         pads = _pads_of_all_axes(node, pads)
@@ -214,6 +212,9 @@ def _computed_pad(node: Node) -> None:
     if pads.data is None or (pads.data < 0).any():
         x = _cropped_by(node, x, pads, zero)
     grown = node.emit("MAXIMUM", [pads, zero], node.like(pads, "grown"))
+    if node.string("mode", "constant") != "constant":
+        _pad_by_computed_copies(node, x, grown)
+        return
     rows = node.reshape(grown, (2, rank), "rows")
     amounts = node.emit("TRANSPOSE", [rows, node.ints((1, 0), "perm")], node.temp((rank, 2), "paddings", np.int32))
     if node.has_input(2):
@@ -268,3 +269,27 @@ def _pad_by_copies(node: Node, x: Tensor, amounts: list[tuple[int, int]], mode: 
         shape[axis] = len(index)
         out = node.y if axis == padded[-1] else node.temp(shape, f"padded{axis}", x.dtype)
         x = node.emit("GATHER", [x, node.ints(index.tolist(), f"index{axis}")], out, axis=axis, batchDims=0)
+
+
+def _pad_by_computed_copies(node: Node, x: Tensor, amounts: Tensor) -> None:
+    """One gather per axis, as by `_pad_by_copies`. Reflected places go back and forth with a period of 2 (size - 1)."""
+    f, rank, mode = Steps(node), x.rank, node.string("mode")
+    sizes = node.emit("SHAPE", [x], f.temp((rank,), np.int32), outType=np.dtype(np.int32))
+
+    def number(values: Tensor, place: int) -> Tensor:
+        return node.reshape(f.slice(values, (place,), (1,)), (), "number")
+
+    for axis in range(rank):
+        size = number(sizes, axis)
+        first, end = f.one("NEG", number(amounts, axis)), f("ADD", size, number(amounts, rank + axis))
+        places = node.emit("RANGE", [first, end, f.constant(1, np.int32)], f.temp((f"{node.y.name}_{axis}",), np.int32))
+        if mode == "edge":
+            places = f("MINIMUM", f("MAXIMUM", places, 0), f("SUB", size, 1))
+        elif mode == "wrap":
+            places = f("FLOOR_MOD", places, size)
+        else:
+            period = f("MUL", f("SUB", size, 1), 2)
+            places = f("FLOOR_MOD", places, f("MAXIMUM", period, 1))
+            places = f("MINIMUM", places, f("SUB", period, places))
+        shape = [places.shape[0] if i == axis else d for i, d in enumerate(x.shape)]
+        x = node.emit("GATHER", [x, places], node.y if axis == rank - 1 else f.temp(shape, x.dtype), axis=axis, batchDims=0)
