@@ -22,7 +22,7 @@ REASONS: dict[str, tuple[str, str]] = {
     **dict.fromkeys("TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor".split(), _TREES),
     "ImageDecoder": ("LiteRT decodes no image files", "decode the image before the model, and pass its pixels"),
     "MelWeightMatrix": (
-        "its shape depends on values that are computed when it runs",
+        "it rounds logarithms down to bins, and in float32, which is what LiteRT has, a bin can be another one",
         "make its inputs constant in the model: it then becomes a constant",
     ),
 }
