@@ -33,6 +33,38 @@ def _elementwise(node: ir.Node, contents: Contents) -> Known | None:
     return None if together is None else (left.dtype, together)
 
 
+def _matmul(node: ir.Node, contents: Contents) -> Known | None:
+    left, right = node.inputs
+    a, b = (shape_of(value) if value is not None else None for value in (left, right))
+    if left is None or a is None or b is None or len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        return None
+    batch = broadcast_shapes([a[:-2], b[:-2]])
+    return None if batch is None else (left.dtype, (*batch, a[-2], b[-1]))
+
+
+def _normalized(node: ir.Node, contents: Contents) -> Known | None:
+    known, axis = _same(node, contents), node.attributes.get_int("axis", -1)
+    fits = known is not None and known[1] is not None and -len(known[1]) <= axis < len(known[1])
+    return known if fits and len(node.outputs) == 1 else None
+
+
+def _batch_normalized(node: ir.Node, contents: Contents) -> Known | None:
+    known = _same(node, contents)
+    vectors = {shape_of(value) if value is not None else None for value in node.inputs[1:]}
+    fits = known is not None and known[1] is not None and len(known[1]) > 1 and vectors == {(known[1][1],)}
+    return known if fits and len(node.outputs) == 1 else None
+
+
+def _gather(node: ir.Node, contents: Contents) -> Known | None:
+    data, index = node.inputs
+    source, places = (shape_of(value) if value is not None else None for value in (data, index))
+    axis = node.attributes.get_int("axis", 0)
+    if data is None or source is None or places is None or not -len(source) <= axis < len(source):
+        return None
+    axis %= len(source)
+    return data.dtype, (*source[:axis], *places, *source[axis + 1 :])
+
+
 def _transpose(node: ir.Node, contents: Contents) -> Known | None:
     data = node.inputs[0]
     source = shape_of(data) if data is not None else None
@@ -42,6 +74,18 @@ def _transpose(node: ir.Node, contents: Contents) -> Known | None:
     if sorted(perm) != list(range(len(source))):  # ONNX's inference does not look, and may end the process
         raise does_not_fit(node, f"perm is {list(perm)} for an input of {len(source)} dimensions")
     return data.dtype, tuple(source[axis] for axis in perm)
+
+
+def _squeeze(node: ir.Node, contents: Contents) -> Known | None:
+    data, axes = node.inputs[0], known_contents(node.inputs[1], contents) if len(node.inputs) > 1 else None
+    source = shape_of(data) if data is not None else None
+    if data is None or source is None or axes is None:
+        return None
+    dropped = {axis + len(source) if isinstance(axis, int) and axis < 0 else axis for axis in axes}
+    kept = [axis for axis in range(len(source)) if axis not in dropped]
+    if len(kept) + len(axes) != len(source) or any(source[axis] != 1 for axis in range(len(source)) if axis in dropped):
+        return None
+    return data.dtype, tuple(source[axis] for axis in kept)
 
 
 # Shapes that depend on contents ---------------------------------------------------------------------------------------
@@ -170,8 +214,8 @@ def _concat(node: ir.Node, contents: Contents) -> Known | None:
     if len(known) != len(shapes) or not known or len({len(shape) for shape in known}) != 1:
         return None
     axis = node.attributes["axis"].as_int() % len(known[0])
-    if all(isinstance(shape[axis], int) for shape in known):
-        return None
+    if all(isinstance(shape[axis], int) for shape in known) and len({shape[:axis] + shape[axis + 1 :] for shape in known}) > 1:
+        return None  # ONNX's inference words the error
     total: Dim = 0
     for shape in known:
         total = dims.add(total, shape[axis])
@@ -260,6 +304,11 @@ SHAPES: dict[str, Callable[[ir.Node, Contents], Known | None]] = {
         "Relu Sigmoid Tanh Clip HardSwish HardSigmoid Gelu Softmax Exp Sqrt Neg Erf LeakyRelu Identity".split(), _same
     ),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _elementwise),
+    "MatMul": _matmul,
+    "LayerNormalization": _normalized,
+    "BatchNormalization": _batch_normalized,
+    "Gather": _gather,
+    "Squeeze": _squeeze,
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Expand": _expand,
