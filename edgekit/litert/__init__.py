@@ -89,6 +89,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.half import to_half
     from edgekit.litert.known_ranks import require_known_ranks
+    from edgekit.litert.lower.non_negative import mark_as_fed
     from edgekit.litert.peephole import simplify
     from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
@@ -96,6 +97,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
 
     require_known_ranks(hub)
     model = hub.clone()
+    mark_as_fed(model.graph)
     names = [v.name or "" for v in hub.graph.outputs]
     graph, held, notes = to_litert(model, input_layout=input_layout, output_layout=output_layout)
     notes += fit_kernels(graph)

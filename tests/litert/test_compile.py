@@ -117,7 +117,7 @@ def test_half_precision_keeps_what_it_cannot_hold() -> None:
     weights[0, 0] = 1e6
     proto = model("net (float[1,16] x) => (float[1,16] y) { y = MatMul(x, w) }", w=weights)
     compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), precision="fp16")
-    assert "65504" in compiled.notes[0]
+    assert "its largest value is 1e+06" in compiled.notes[0]
     feeds = {"x": np.ones((1, 16), np.float32)}
     assert relative_error(source_results(proto, feeds)["y"], artifact_results(compiled, feeds)["y"]) < 1e-6
 
@@ -198,15 +198,15 @@ def test_an_unknown_rank_is_refused_with_the_value_that_has_it(text: str, where:
 
 def test_a_refused_case_names_node_attribute_and_remedy() -> None:
     proto = model(
-        """net (uint64[4] x) => (uint64[4] y) <uint64[1] n = {3}> {
-            y = BitShift<direction="RIGHT">(x, n)
+        """net (float[1,1,4,4] x) => (float[1,1,3,3] y) <float[4] s = {1, 1, 0.8, 0.8}> {
+            y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s)
         }"""
     )
     proto.graph.node[0].name = "halve"
     with pytest.raises(CompileError) as error:
         litert.compile(proto)
     assert "halve" in str(error.value)
-    assert "direction" in str(error.value)
+    assert "scales" in str(error.value)
     assert error.value.fix
 
 

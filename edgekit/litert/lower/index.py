@@ -6,32 +6,38 @@ import numpy as np
 
 from edgekit.litert.graph import Tensor
 from edgekit.litert.lower.convert import as_int32
+from edgekit.litert.lower.non_negative import is_non_negative
 from edgekit.litert.lower.table import Node, lowers
 
 
 @lowers("Gather")
 def gather(node: Node) -> None:
-    """GATHER, with indices from the end counted from the start.
+    """GATHER, with indices from the end counted from the start where they may be some.
 
-    Computed indices into a constant (an embedding) are taken as they are: there GATHER itself refuses a negative one.
+    What the model is fed for a constant table is taken to be no such: GATHER itself refuses a negative token id.
     """
     axis = node.axis()
-    indices = _from_start(node, node.input(1), node.x.shape[axis], trusted=node.x.data is not None)
-    node.emit("GATHER", [node.x, indices], axis=axis, batchDims=0)
+    node.emit("GATHER", [node.x, _from_start(node, axis)], axis=axis, batchDims=0)
 
 
-def _from_start(node: Node, indices: Tensor, size: int | str, *, trusted: bool) -> Tensor:
-    if indices.data is None:
-        if trusted or not isinstance(size, int):
-            return indices
-        limit = node.const(size, indices.dtype, "size")
-        return node.emit("FLOOR_MOD", [indices, limit], node.like(indices, "from_start"))
-    data = indices.data
-    if (data < 0).any():
-        if not isinstance(size, int):
-            raise node.refuse("an index from the end of a dynamic dimension", "fix that dimension with --input", "indices")
-        data = np.where(data < 0, data + size, data)
-    return node.const(data.astype(np.int32), hint="indices")
+def _from_start(node: Node, axis: int) -> Tensor:
+    """The indices; in a dimension of dynamic size it is asked for when the model runs."""
+    indices, size = node.input(1), node.x.shape[axis]
+    if indices.data is None and is_non_negative(node.onnx.inputs[1], trust_inputs=node.x.data is not None):
+        return indices
+    if indices.data is not None and (isinstance(size, int) or not (indices.data < 0).any()):
+        data = indices.data
+        return node.const(
+            (np.where(data < 0, data + size, data) if isinstance(size, int) else data).astype(np.int32), hint="indices"
+        )
+    limit = node.const(size, indices.dtype, "size") if isinstance(size, int) else _size(node, axis, indices.dtype)
+    return node.emit("FLOOR_MOD", [indices, limit], node.like(indices, "from_start"))
+
+
+def _size(node: Node, axis: int, dtype: np.dtype) -> Tensor:
+    sizes = node.emit("SHAPE", [node.x], node.temp((node.x.rank,), "sizes", dtype), outType=dtype)
+    place = node.ints([axis], "axis"), node.ints([1], "one")
+    return node.reshape(node.emit("SLICE", [sizes, *place], node.temp((1,), "size1", dtype)), (), "size")
 
 
 @lowers("OneHot")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.non_negative import is_non_negative
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -170,7 +171,7 @@ def _element_rows(node: Node, index: Tensor, axis: int, shape: tuple[int, ...]) 
 
 
 def _from_start(node: Node, index: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Indices as int32, those from the end counted from the start; the last axis has one size for each coordinate."""
+    """Input 1 as int32, indices from the end counted from the start; the last axis has one size for each coordinate."""
     limits = np.array(sizes, np.int32) if len(sizes) != 1 else np.int32(sizes[0])
     if index.data is not None:
         data = index.data.astype(np.int64)
@@ -178,4 +179,6 @@ def _from_start(node: Node, index: Tensor, sizes: tuple[int, ...]) -> Tensor:
     if index.dtype != np.int32:
         options = {"inDataType": index.dtype, "outDataType": np.dtype(np.int32)}
         index = node.emit("CAST", [index], node.like(index, "index32", np.int32), **options)
+    if is_non_negative(node.onnx.inputs[1]):
+        return index
     return node.emit("FLOOR_MOD", [index, node.const(limits, np.int32, "sizes")], node.like(index, "from_start"))
