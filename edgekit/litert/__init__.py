@@ -89,6 +89,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.half import to_half
     from edgekit.litert.known_ranks import require_known_ranks
+    from edgekit.litert.lookup_tables import look_up_repetitions
     from edgekit.litert.lower.non_negative import mark_as_fed
     from edgekit.litert.peephole import simplify
     from edgekit.litert.pipeline import to_litert
@@ -103,6 +104,7 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     notes += fit_kernels(graph)
     simplify(graph)
     notes += to_integers(graph)
+    look_up_repetitions(graph)
     notes += to_half(graph) if precision == "fp16" else []
     data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
     return Compiled(

@@ -9,10 +9,14 @@ After:   n → MatMul(diag(scale) · W)
 LiteRT has no LayerNormalization: it becomes nine operators, two of which (times scale, plus bias) are then never made. Applies
 to LayerNormalization and RMSNormalization over the last axis, and to Mul, whose scale and bias are constant and whose result is
 only taken by MatMuls with a constant matrix, as in transformers that normalize before attention. What only moves positions may
-stand in between: Reshape and Transpose that leave the last axis alone, and the Slices and Concats of a shifted window.
+stand in between: Reshape and Transpose that leave the last axis alone, and the Slices and Concats of a shifted window. A matrix
+that several layers share is not changed for one of them, for it would be written twice.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -22,62 +26,97 @@ from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose.builder import Builder
 
 
+@dataclass(frozen=True)
+class _Norm:
+    """A node that ends in `· scale + bias` along the last axis, and all that takes its result: MatMuls with a constant matrix."""
+
+    node: ir.Node
+    scale: np.ndarray
+    bias: np.ndarray | None
+    takers: list[ir.Node]
+
+
 def fold_norms(model: ir.Model) -> None:
     """Apply it wherever it fits, in place."""
-    for node in list(model.graph):
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type in ("LayerNormalization", "RMSNormalization"):
-            _fold_norm(node)
-        elif node.op_type == "Mul":
-            _fold_scale(node)
+    found = [
+        norm for node in model.graph if node.domain in ("", "ai.onnx") and (norm := _norm(node) or _factor(node)) is not None
+    ]
+    for norm in _without_torn_weights(found):
+        _fold(norm)
 
 
-def _fold_norm(node: ir.Node) -> None:
+def _norm(node: ir.Node) -> _Norm | None:
+    if node.op_type not in ("LayerNormalization", "RMSNormalization"):
+        return None
     result = node.outputs[0]
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
     scale = constant(node.inputs[1])
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     bias = constant(node.inputs[2]) if has_bias else None
     if scale is None or scale.ndim != 1 or (has_bias and bias is None) or axis % rank(result) != rank(result) - 1:
-        return
+        return None
     if (scale == 1).all() and (bias is None or (bias == 0).all()):
-        return
-    if _fold(result, scale, bias):
-        node.replace_input_with(1, Builder(node).const(np.ones_like(scale)))
-        if has_bias:
-            node.replace_input_with(2, None)
+        return None
+    takers = _takers(result)
+    return _Norm(node, scale, bias, takers) if takers else None
 
 
-def _fold_scale(node: ir.Node) -> None:
+def _factor(node: ir.Node) -> _Norm | None:
+    if node.op_type != "Mul":
+        return None
     for i in (0, 1):
         scale, source = constant(node.inputs[i]), node.inputs[1 - i]
         if scale is None or source is None or dims(source) != dims(node.outputs[0]):
             continue
-        if (
-            scale.size > 1
-            and dims(source)  # of known rank
-            and scale.size == dims(source)[-1] == scale.shape[-1]
-            and _fold(node.outputs[0], scale.reshape(-1), None)
-        ):
-            node.outputs[0].replace_all_uses_with(source)
-            assert isinstance(node.graph, ir.Graph)
-            node.graph.remove(node, safe=True)
-        return
+        if scale.size == 1 or not dims(source) or not scale.size == dims(source)[-1] == scale.shape[-1]:
+            return None
+        takers = _takers(node.outputs[0])
+        return _Norm(node, scale.reshape(-1), None, takers) if takers else None
+    return None
 
 
-def _fold(result: ir.Value, scale: np.ndarray, bias: np.ndarray | None) -> bool:
-    """Let the matrices that take `result` include scale and bias, if nothing else takes it."""
-    takers = _takers(result)
-    if not takers:
-        return False
-    for user in takers:
+def _without_torn_weights(found: list[_Norm]) -> list[_Norm]:
+    """Those that leave the matrices of several layers shared: all that take one have equal scales and biases before them."""
+    while True:
+        before: dict[ir.Value, set[bytes]] = {}
+        takers: Counter[ir.Value] = Counter()
+        for norm in found:
+            numbers = norm.scale.tobytes() + (b"" if norm.bias is None else norm.bias.tobytes())
+            for user in norm.takers:
+                before.setdefault(_weights(user), set()).add(numbers)
+                takers[_weights(user)] += 1
+        torn = {weights for weights in before if len(before[weights]) > 1 or takers[weights] < len(weights.uses())}
+        kept = [norm for norm in found if not any(_weights(user) in torn for user in norm.takers)]
+        if len(kept) == len(found):
+            return kept
+        found = kept
+
+
+def _weights(taker: ir.Node) -> ir.Value:
+    weights = taker.inputs[1]
+    assert weights is not None
+    return weights
+
+
+def _fold(norm: _Norm) -> None:
+    """Let the matrices include scale and bias."""
+    node = norm.node
+    for user in norm.takers:
         weights = constant(user.inputs[1])
         assert weights is not None
-        user.replace_input_with(1, Builder(user).const(scale.astype(weights.dtype)[:, None] * weights))
-        if bias is not None:
-            add_row(user, (bias.astype(np.float64) @ weights.astype(np.float64)).astype(weights.dtype))
-    return True
+        user.replace_input_with(1, Builder(user).const(norm.scale.astype(weights.dtype)[:, None] * weights))
+        if norm.bias is not None:
+            add_row(user, (norm.bias.astype(np.float64) @ weights.astype(np.float64)).astype(weights.dtype))
+    if node.op_type == "Mul":
+        source = next(v for v in node.inputs if constant(v) is None)
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source)
+        assert isinstance(node.graph, ir.Graph)
+        node.graph.remove(node, safe=True)
+        return
+    node.replace_input_with(1, Builder(node).const(np.ones_like(norm.scale)))
+    if norm.bias is not None:
+        node.replace_input_with(2, None)
 
 
 def _takers(result: ir.Value) -> list[ir.Node]:

@@ -19,6 +19,11 @@ def weights(*shape: int) -> np.ndarray:
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def compiled_as_it_is(proto: onnx.ModelProto) -> litert.Compiled:
+    """The artifact with the inputs and outputs that ONNX has."""
+    return litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)))
+
+
 def check(proto: onnx.ModelProto, feeds: dict[str, np.ndarray], expected: dict[str, int], tolerance: float = 2e-6) -> None:
     """The compiled model has exactly these operators and computes what the source does."""
     compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), input_layout="nhwc", output_layout="nhwc")
@@ -134,6 +139,24 @@ def test_a_normalization_that_others_see_keeps_its_scale() -> None:
         s=weights(16), o=weights(16), w=weights(16, 16),
     )  # fmt: skip
     check(proto, {"x": weights(1, 5, 16)}, {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 3, "RSQRT": 1, "FULLY_CONNECTED": 1})
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_matrix_that_layers_share_takes_a_scale_only_from_all(alike: bool) -> None:
+    """ALBERT's layers are equal, and become so together; CoaT has its own norm before each use of one matrix."""
+    proto = model(
+        """net (float[1,4,64] x) => (float[1,4,64] y) {
+            a = LayerNormalization(x, s0, b0) p = MatMul(a, w) r = Relu(p)
+            b = LayerNormalization(r, s1, b1) y = MatMul(b, w)
+        }""",
+        s0=(first := weights(64)), b0=(second := weights(64)), w=weights(64, 64),
+        s1=first if alike else weights(64), b1=second if alike else weights(64),
+    )  # fmt: skip
+    feeds = {"x": weights(1, 4, 64)}
+    compiled = compiled_as_it_is(proto)
+    assert relative_error(source_results(proto, feeds)["y"], artifact_results(compiled, feeds)["y"]) < 5e-6
+    assert operators(compiled.data)["MUL"] == (4 if alike else 6)
+    assert len(compiled.data) < 64 * 64 * 4 + 6144
 
 
 def test_max_pooling_of_what_is_not_negative_is_padded_with_zeros() -> None:
