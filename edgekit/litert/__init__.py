@@ -75,12 +75,16 @@ def compile(
     from edgekit import hub
 
     prepared = hub.prepare(_read(model), shapes=shapes or {})
-    return compile_hub(prepared, input_layout=input_layout, output_layout=output_layout, precision=precision).data
+    return _compile(prepared, input_layout, output_layout, precision).data
 
 
 @paused_collection()
 def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str = "keep", precision: str = "fp32") -> Compiled:
     """Compile the hub graph, which stays as it is; see `compile` for the arguments."""
+    return _compile(hub.clone(), input_layout, output_layout, precision)
+
+
+def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: str) -> Compiled:
     for layout in (input_layout, output_layout):
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")
@@ -96,10 +100,9 @@ def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str
     from edgekit.litert.quantized import to_integers
     from edgekit.litert.write import write
 
-    require_known_ranks(hub)
-    model = hub.clone()
+    require_known_ranks(model)
     mark_as_fed(model.graph)
-    names = [v.name or "" for v in hub.graph.outputs]
+    names = [v.name or "" for v in model.graph.outputs]
     graph, held, notes = to_litert(model, input_layout=input_layout, output_layout=output_layout)
     notes += fit_kernels(graph)
     simplify(graph)

@@ -25,6 +25,8 @@ from edgekit.layout import constant, dims, rank
 from edgekit.layout.rules.shape import transpose_perm
 from edgekit.litert.decompose.builder import Builder
 
+ROWS = 64  # of a matrix at a time
+
 
 @dataclass(frozen=True)
 class _Norm:
@@ -106,7 +108,7 @@ def _fold(norm: _Norm) -> None:
         assert weights is not None
         user.replace_input_with(1, Builder(user).const(norm.scale.astype(weights.dtype)[:, None] * weights))
         if norm.bias is not None:
-            add_row(user, (norm.bias.astype(np.float64) @ weights.astype(np.float64)).astype(weights.dtype))
+            add_row(user, _product(norm.bias, weights))
     if node.op_type == "Mul":
         source = next(v for v in node.inputs if constant(v) is None)
         assert source is not None
@@ -161,6 +163,15 @@ def _keeps_last_axis(node: ir.Node) -> bool:
 def _has_constant_matrix(node: ir.Node) -> bool:
     weights = constant(node.inputs[1]) if node.op_type == "MatMul" and node.domain in ("", "ai.onnx") else None
     return weights is not None and weights.ndim == 2
+
+
+def _product(row: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """row · weights, summed in float64, some rows of the matrix at a time: it is never held in float64 as a whole."""
+    total = np.zeros(weights.shape[1])
+    for start in range(0, row.size, ROWS):
+        some = slice(start, start + ROWS)
+        total += row[some].astype(np.float64) @ weights[some].astype(np.float64)
+    return total.astype(weights.dtype)
 
 
 def add_row(node: ir.Node, row: np.ndarray) -> None:

@@ -1,8 +1,11 @@
 """No-ops, chains of reshapes and transposes, padding, Einsum, broadcasting: fewer nodes, same results."""
 
+import onnx_ir as ir
 import pytest
 
-from tests.hub.graphs import hub, operators, same
+from edgekit.hub.edit import Editor
+from edgekit.hub.passes.finish import finish
+from tests.hub.graphs import hub, operators, same, text_model
 
 C = (
     "<int64[1] a0 = {0}, int64[1] a1 = {1}, int64[1] a2 = {2}, int64[2] flat = {2, -1}, int64[3] back = {2,3,4}, "
@@ -85,6 +88,19 @@ def test_equal_computations_and_constants_are_shared() -> None:
     model = same(f"g (float[2,2] x) => (y) {body}")
     assert operators(model) == {"Mul": 1, "Exp": 1, "Tanh": 1, "Sub": 1}
     assert len(model.graph.initializers) == 1
+
+
+def test_a_node_that_a_branch_reads_too_early_is_moved_before_it() -> None:
+    branches = ", ".join(
+        f"{name}_branch = {name} () => (float[2] {name}_y) {{ {name}_y = {op}(a) }}"
+        for name, op in (("then", "Neg"), ("else", "Abs"))
+    )
+    model = ir.from_proto(text_model(f"g (float[2] x, bool c) => (float[2] y) {{ a = Exp(x) y = If <{branches}> (c) }}"))
+    exp = model.graph[0]
+    model.graph.insert_after(model.graph[1], exp)
+    assert [node.op_type for node in model.graph] == ["If", "Exp"]
+    finish(Editor(model))
+    assert [node.op_type for node in model.graph] == ["Exp", "If"]
 
 
 def test_constants_that_only_begin_alike_stay_apart() -> None:

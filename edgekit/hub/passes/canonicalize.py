@@ -155,6 +155,8 @@ def add_negative(node: ir.Node, edit: Editor) -> bool:
 
 def spell_out_window(node: ir.Node, edit: Editor) -> bool:
     """Cases 10 and 11."""
+    if "auto_pad" not in node.attributes and all(node.attributes.get_ints(name) for name in _WINDOW):
+        return False
     dims = shape(node.inputs[0])
     if dims is None or len(dims) < 3:
         return False
@@ -173,8 +175,6 @@ def spell_out_window(node: ir.Node, edit: Editor) -> bool:
             return False
         pads = resolved
     wanted = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
-    if given == wanted and "auto_pad" not in node.attributes:
-        return False
     node.attributes.pop("auto_pad", None)
     for name, value in wanted.items():
         node.attributes[name] = ir.AttrInt64s(name, value)

@@ -28,14 +28,25 @@ def finish(edit: Editor) -> bool:
     Returns:
         Whether computations were shared (3), which may let other passes go on.
     """
-    for graph in graphs(edit.model):
-        graph.sort()
+    if not _is_sorted(edit.model.graph, set()):
+        edit.model.graph.sort()  # and the graphs in it
     _share_constants(edit)
     shared = _share_computations(edit)
     _remove_unused(edit)
     _name_nodes(edit.model)
     _tidy_imports(edit.model)
     return shared
+
+
+def _is_sorted(graph: ir.Graph, before: set[ir.Node]) -> bool:
+    """Whether every node comes after what it reads, in the graphs of its attributes as well; sorting takes five times as long."""
+    for node in graph:
+        if any(value is not None and (maker := value.producer()) is not None and maker not in before for value in node.inputs):
+            return False
+        if not all(_is_sorted(inner, before) for inner in subgraphs(node)):
+            return False
+        before.add(node)
+    return True
 
 
 def _share_constants(edit: Editor) -> None:
