@@ -31,6 +31,9 @@ ELEMENTWISE = {
     "cast large uint64": "(uint64[2,3] x) => (float[2,3] y, double[2,3] z, float16[2,3] h)"
     " <uint64 large = {9223372036854775808}>"
     " { u = Add(x, large) y = Cast<to=1>(u) z = Cast<to=11>(u) h = Cast<to=10>(u) }",
+    "compare large uint64": "(uint64[2,3] x) => (bool[2,3] y, bool[2,3] z, uint64[2,3] m, uint64[2,3] n, bool[2,3] o)"
+    " <uint64[3] c = {1, 9223372036854775808, 18446744073709551615}>"
+    " { y = Greater(x, c) z = LessOrEqual(c, x) m = Max(x, c) n = Min(c, x) a = Add(x, c) o = Less(a, c) }",
     "bitwise and int32": "(int32[40] x, int32[40] z) => (int32[40] y) { y = BitwiseAnd(x, z) }",
     "bitwise and uint64": "(uint64[2,3] x, uint64[3] z) => (uint64[2,3] y) { y = BitwiseAnd(x, z) }",
     "bitwise or uint8": "(uint8[40] x, uint8[40] z) => (uint8[40] y) { y = BitwiseOr(x, z) }",
@@ -89,6 +92,9 @@ REDUCTIONS = {
     "maximum of int32": "(int32[2,6] x) => (int32[2] y) <int64[1] a = {1}> { y = ReduceMax<keepdims=0>(x, a) }",
     "reduce of bool": "(bool[2,6] x) => (bool[2] y) <int64[1] a = {1}> { y = ReduceMin<keepdims=0>(x, a) }",
     "reduce over computed axes@axes": "(float[2,3,4] x, int64[1] a) => (float[2,1,4] y) { y = ReduceMean(x, a) }",
+    "reduce of nothing over computed axes@axes": "(float[2,0,4] x, int64[1] a) => (float[2,1,4] y) { y = ReduceProd(x, a) }",
+    "reduce of nothing, axes dropped@axes": "(float[2,0,4] x, int64[1] a) => (float[m,n] y)"
+    " { y = ReduceLogSumExp<keepdims=0>(x, a) }",
     "reduce of rank 5": "(float[2,3,4,2,2] x) => (float[2,4,2] y) <int64[2] a = {1,-1}> { y = ReduceL2<keepdims=0>(x, a) }",
     "logsumexp": "(float[2,6] x) => (float[2] y) <int64[1] a = {1}> { y = ReduceLogSumExp<keepdims=0>(x, a) }",
     "lpnormalization of nothing": "(float[2,3] x) => (float[2,3] y) <float z = {0}>"
@@ -183,6 +189,9 @@ OTHERS = {
     "unique as they come@classes": "(int64[9] c) => (float[n] y, int64[9] v) { x = Cast<to=1>(c) y, i, v = Unique<sorted=0>(x) }",
     "unique columns": "(float[3,6] x) => (float[3,n] y, int64[6] v) <float[3,6] z = {0,1,0,1,1,0, 0,1,1,0,1,1, 0,0,1,0,0,1}>"
     " { a = Mul(x, z) s = Sign(a) y, , v = Unique<axis=1>(s) }",
+    "slice by a huge step": "(float[5,6] x) => (float[1,1] y)"
+    " <int64[2] b = {4, 1}, int64[2] e = {-9, 6}, int64[2] a = {0, 1}, int64[2] s = {-35747322042253315, 4611686018427387904}>"
+    " { y = Slice(x, b, e, a, s) }",
     "split to a sequence": "(float[5,3] x) => (float[3] y) <int64 i = {-2}>"
     " { s = SplitToSequence<keepdims=0>(x) y = SequenceAt(s, i) }",
     "stft": "(float[1,64,1] x) => (float[1,7,9,2] y) <int64 s = {8}, int64 n = {16}> { y = STFT<onesided=1>(x, s, , n) }",

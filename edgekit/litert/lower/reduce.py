@@ -54,7 +54,7 @@ def reduce_log_sum_exp(node: Node) -> None:
     """The maximum is taken out first, so that exp does not overflow."""
     x, axes = node.x, _axes(node)
     if 0 in x.shape:
-        node.reshape(node.const(np.full(node.static_shape(node.y), -np.inf), x.dtype, "empty"), node.y.shape, out=node.y)
+        _of_nothing(node, axes, -np.inf, node.y)
         return
     kept, keep = _kept(node, axes), bool(node.integer("keepdims", 1))
     top = node.emit("REDUCE_MAX", [x, axes], node.temp(kept, "top"), keepDims=True)
@@ -92,8 +92,7 @@ def _reduce(node: Node, code: str, x: Tensor, out: Tensor) -> Tensor:
     if axes.data is not None and not axes.data.size:
         return node.reshape(x, out.shape, out=out)
     if 0 in x.shape:
-        fill = _neutral(code, x.dtype)
-        return node.reshape(node.const(np.full(node.static_shape(out), fill, x.dtype), hint="empty"), out.shape, out=out)
+        return _of_nothing(node, axes, _neutral(code, x.dtype), out)
     if x.dtype == np.bool_:
         code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
     if code in ("SUM", "MEAN") and x.dtype.kind == "f" and axes.data is not None:
@@ -116,6 +115,24 @@ def _reduce_first(node: Node, code: str, x: Tensor, axes: Tensor) -> tuple[Tenso
     shape = tuple(1 if axis == reduced[-1] else size for axis, size in enumerate(x.shape))
     part = node.emit(code, [x, node.ints(reduced[-1:], "last_axis")], node.temp(shape, "rows", x.dtype), keepDims=True)
     return part, node.ints(reduced[:-1] if node.integer("keepdims", 1) else reduced, "axes_left")
+
+
+def _of_nothing(node: Node, axes: Tensor, value: float, out: Tensor) -> Tensor:
+    """The same value everywhere; computed axes decide where that is."""
+    if out.is_static:
+        return node.reshape(node.const(np.full(node.static_shape(out), value, out.dtype), hint="empty"), out.shape, out=out)
+    f, rank = Steps(node), node.x.rank
+    sizes = node.ints(node.static_shape(node.x), "sizes")
+    column = node.reshape(f("FLOOR_MOD", axes, rank), (axes.shape[0], 1), "column")
+    found = f("EQUAL", column, f.constant(np.arange(rank), np.int32))
+    reduced = node.emit("REDUCE_ANY", [found, node.ints([0], "first")], f.temp((rank,), np.bool_), keepDims=False)
+    if node.integer("keepdims", 1):
+        shape = f.select(reduced, f.constant(1, np.int32), sizes)
+    else:
+        left = f.temp((out.rank, 1), np.int64)
+        node.emit("WHERE", [f.one("LOGICAL_NOT", reduced)], left)
+        shape = node.emit("GATHER_ND", [sizes, left], f.temp((out.rank,), np.int32))
+    return node.emit("FILL", [shape, node.const(value, out.dtype, "value")], out)
 
 
 def _neutral(code: str, dtype: np.dtype) -> float:
