@@ -262,13 +262,15 @@ def _incomparable(model: Any) -> str:
     """Why onnxruntime's results are no measure for this model, empty where they are."""
     import onnx
 
-    for node in model.graph.node:
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
         if node.op_type in OTHERWISE:
             return OTHERWISE[node.op_type]
-    for tensor in model.graph.initializer:
-        array = onnx.numpy_helper.to_array(tensor)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return "a weight is not finite, which clipping inside of onnxruntime's recurrent operators hides"
+        scores = arrays.get(node.input[1]) if node.op_type == "NonMaxSuppression" and len(node.input) > 1 else None
+        if scores is not None and np.unique(scores).size < scores.size:
+            return "ONNX leaves open in which order boxes of equal scores come"
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays.values()):
+        return "a weight is not finite, which clipping inside of onnxruntime's recurrent operators hides"
     return ""
 
 

@@ -20,6 +20,7 @@ from edgekit.hub.content_rules import CONTENTS
 from edgekit.hub.data_sized import is_data_sized
 from edgekit.hub.dims import Dim
 from edgekit.hub.facts import SMALL, Contents, Dims, Known, does_not_fit, identifier, shape_of
+from edgekit.hub.ranks import check_ranks
 from edgekit.hub.schemas import check_types
 from edgekit.hub.shape_rules import SHAPES
 
@@ -37,6 +38,8 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int], contents: Contents) -> 
     """
     rule = SHAPES.get(node.op_type) if node.domain == "" else None
     found = None
+    if node.domain == "":
+        check_ranks(node)
     if is_data_sized(node, contents):
         for output in node.outputs:
             _forget_numbers(output)

@@ -26,6 +26,8 @@ POSITIVE = frozenset("block_size blocksize dilations group hidden_size kernel_sh
 UNLIMITED = frozenset("ends sample_size seed start end starts value_int value_ints".split())
 """Integers that are not sizes or axes, or may stand for "to the end"."""
 LIMIT = 1 << 31
+FILLS = frozenset("extrapolation_value value value_float value_floats".split())
+"""What may be NaN; elsewhere runtimes disagree on what that means."""
 CHOICES = {
     ("", "auto_pad"): "NOTSET SAME_UPPER SAME_LOWER VALID",
     ("", "coordinate_transformation_mode"): "half_pixel half_pixel_symmetric pytorch_half_pixel align_corners asymmetric "
@@ -111,6 +113,8 @@ def _check_attribute(node: ir.Node, name: str, value: Any) -> None:
         raise does_not_fit(node, f"its attribute {name!r} is {value}, which must be positive")
     if name not in UNLIMITED and any(isinstance(number, int) and not -LIMIT <= number < LIMIT for number in numbers):
         raise does_not_fit(node, f"its attribute {name!r} is {value}, beyond what a size or an axis can be")
+    if name not in FILLS and any(number != number for number in numbers):
+        raise does_not_fit(node, f"its attribute {name!r} is {value}, where it must be a number")
     words = CHOICES.get((node.op_type, name), CHOICES.get(("", name)))
     if isinstance(value, bytes) or (words is not None and value not in words.split()):
         raise does_not_fit(node, f"its attribute {name!r} is {value!r}, not one of: {words or 'what is UTF-8'}")

@@ -37,6 +37,9 @@ EXACT_IN_FLOAT = frozenset(
 )
 """Operators that give an integer for integers, so that small integers may pass through float32."""
 
+BY_ORDER = frozenset("GREATER GREATER_EQUAL LESS LESS_EQUAL MAXIMUM MINIMUM REDUCE_MAX REDUCE_MIN TOPK_V2".split())
+"""Operators for which nothing but the order of values counts."""
+
 
 def fit_kernels(graph: Graph) -> list[str]:
     """Put CASTs around the operators that need them, in place. Returns a note on each that is not exact.
@@ -70,16 +73,18 @@ def _converted(op: Operator, notes: list[str]) -> tuple[list[Operator], list[Ope
     carrier, code = _carrier(op, kernel, dtype, notes)
     before: list[Operator] = []
     after: list[Operator] = []
+    is_moved = code == "BITCAST" and op.code in BY_ORDER
     for i in data:
         operand = op.inputs[i]
         assert operand is not None
         if operand.dtype == dtype:
-            op.inputs[i] = _convert(operand, carrier, code, f"{op.outputs[0].name}/{operand.name}", before)
+            made = _convert(operand, carrier, code, f"{op.outputs[0].name}/{operand.name}", before)
+            op.inputs[i] = _moved_by_half(made, before) if is_moved else made
     for i in results:
         out = op.outputs[i]
         if out.dtype == dtype:
-            op.outputs[i] = Tensor(f"{out.name}/{carrier}", out.shape, carrier)
-            after.append(_operator(code, op.outputs[i], out))
+            made = op.outputs[i] = Tensor(f"{out.name}/{carrier}", out.shape, carrier)
+            after.append(_operator(code, _moved_by_half(made, after) if is_moved else made, out))
     return before, after
 
 
@@ -131,7 +136,7 @@ def _carrier(op: Operator, kernel: Kernel, dtype: np.dtype, notes: list[str]) ->
             return np.dtype(wider), "CAST"
     where = f"{op.code} that makes {op.outputs[0].name!r}"
     if name == "uint64" and "int64" in kernel.dtypes:
-        if kernel.ordered:
+        if kernel.ordered and op.code not in BY_ORDER:
             notes.append(f"{where}: uint64 is computed as int64, values of 2^63 and above count as negative")
         return np.dtype(np.int64), "BITCAST"
     if name in NEAREST and NEAREST[name][0] in kernel.dtypes:
@@ -143,6 +148,17 @@ def _carrier(op: Operator, kernel: Kernel, dtype: np.dtype, notes: list[str]) ->
         where=f"tensor {op.outputs[0].name!r}",
         fix="cast the operands in the model to a type that it takes",
     )
+
+
+def _moved_by_half(tensor: Tensor, operators: list[Operator]) -> Tensor:
+    """An int64 plus 2^63, around the end: the order of the bits of uint64 becomes that of int64, and the other way round."""
+    half = np.array(np.iinfo(np.int64).min)
+    moved = Tensor(f"{tensor.name}/moved", tensor.shape, tensor.dtype)
+    if tensor.data is not None:
+        moved.data = tensor.data ^ half
+    else:
+        operators.append(Operator("ADD", [tensor, Tensor(f"{moved.name}/half", (), half.dtype, half)], [moved]))
+    return moved
 
 
 def _convert(tensor: Tensor, dtype: np.dtype, code: str, name: str, before: list[Operator]) -> Tensor:

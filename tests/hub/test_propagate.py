@@ -275,3 +275,32 @@ def test_weights_that_nothing_changes_are_not_copied() -> None:
     model = prepare(ir.Model(graph, ir_version=8))
     (kept,) = model.graph.initializers.values()
     assert np.shares_memory(kept.const_value.numpy(), weight)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("g (float[1,6,4] b, float[1,6] s) => (y) { y = NonMaxSuppression(b, s) }", "input 1 has 2 dimensions, not 3"),
+        (
+            "g (float[2,3,3] x, float[1,15,3] w, float[1,30] r) => (y) { y = GRU<hidden_size=5>(x, w, r) }",
+            "input 2 has 2 dimensions",
+        ),
+        ("g (float[3,5] x, int64[2,6] i, float[2] u) => (y) { y = ScatterND(x, i, u) }", "6 coordinates for data of 2 axes"),
+        ("g (float[3,5] x, int64 i) => (y) { y = GatherND(x, i) }", "a scalar, without an axis of coordinates"),
+        ("g (float[2,3,5] x, int64[2,3] i) => (y) { y = GatherND<batch_dims=1>(x, i) }", "3 coordinates for data of 2 axes"),
+        ("g (float[2,3,4,8] q) => (y) { y = LpNormalization<p=2>(q) z = Elu<alpha=nan>(y) }", "where it must be a number"),
+        (
+            "g (int64[0] n, float[2] x) => (y) { y = Loop<body = b (int64 i, bool c, float[2] v) => (bool d, float[2] w)"
+            " { d = Identity(c) w = Identity(v) }>(n, , x) }",
+            r"its number of turns has the shape \[0\]",
+        ),
+        (
+            "g (float[2] s, float[2] t, float[3,2] x) => (y, z) { y, z = Scan<num_scan_inputs=1,"
+            " body = b (float[2] v, float[2] e) => (float[2] w, float[2] o) { w = Add(v, e) o = Identity(w) }>(s, t, x) }",
+            "its body has 2 inputs",
+        ),
+    ],
+)
+def test_inputs_that_contradict_their_operator_are_told(body: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        hub(body)

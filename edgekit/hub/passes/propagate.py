@@ -204,6 +204,9 @@ def _if(node: ir.Node, edit: Editor, since: int | None) -> None:
 def _loop(node: ir.Node, edit: Editor, since: int | None) -> None:
     body = node.attributes["body"].as_graph()
     trips, condition, *carried = node.inputs
+    shape = facts.shape_of(trips) if trips is not None else None
+    if any(isinstance(dim, int) and dim != 1 for dim in shape or ()):
+        raise facts.does_not_fit(node, f"its number of turns has the shape {list(shape or ())}")
     count, go_on = body.inputs[:2]
     _declare(count, ir.DataType.INT64, ())
     edit.contents[count] = (f"{facts.identifier(count.name or '')}_turn",)  # so that Slice(x, i, i + 1) is known to take one

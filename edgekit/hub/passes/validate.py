@@ -39,7 +39,7 @@ def validate(model: ir.Model, opset: int) -> None:
             if node.domain == "":
                 schemas.check_form(node, opset)
                 if node.op_type in _BODIES:
-                    _BODIES[node.op_type](node)
+                    _BODIES[node.op_type](node, opset)
 
 
 def _check_interface(graph: ir.Graph) -> None:
@@ -110,12 +110,12 @@ def _unknown(value: ir.Value, where: str) -> SourceError:
     )
 
 
-def _check_if(node: ir.Node) -> None:
+def _check_if(node: ir.Node, opset: int) -> None:
     for name in ("then_branch", "else_branch"):
         _require_places(node, name, None, len(node.outputs))
 
 
-def _check_loop(node: ir.Node) -> None:
+def _check_loop(node: ir.Node, opset: int) -> None:
     body = node.attributes["body"].as_graph()
     carried = max(len(node.inputs) - 2, 0)
     scanned = len(body.outputs) - 1 - carried
@@ -124,13 +124,14 @@ def _check_loop(node: ir.Node) -> None:
     _require_places(node, "body", 2 + carried, len(body.outputs))
 
 
-def _check_scan(node: ir.Node) -> None:
+def _check_scan(node: ir.Node, opset: int) -> None:
     body = node.attributes["body"].as_graph()
     number = node.attributes["num_scan_inputs"].as_int()
     states = len(node.inputs) - number
     if not 1 <= number <= len(node.inputs):
         raise does_not_fit(node, f"its num_scan_inputs is {number}, of {len(node.inputs)} inputs")
-    if len(body.inputs) not in (len(node.inputs), len(node.inputs) - 1) or len(body.outputs) < max(states - 1, len(node.outputs)):
+    lengths = 1 if opset == 8 else 0  # an input for the lengths of sequences, which that opset had
+    if len(body.inputs) != len(node.inputs) - lengths or len(body.outputs) < max(states - 1, len(node.outputs)):
         raise does_not_fit(node, f"its body has {len(body.inputs)} inputs and {len(body.outputs)} outputs")
 
 

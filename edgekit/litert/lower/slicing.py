@@ -28,7 +28,7 @@ def slice_(node: Node) -> None:
     assert starts is not None
     assert ends is not None
     axes = range(len(starts)) if axes_given is None else [int(a) % rank for a in axes_given]
-    steps = [1] * len(starts) if steps_given is None else steps_given.tolist()
+    steps = [1] * len(starts) if steps_given is None else np.clip(steps_given, -BOUND, BOUND).tolist()
     begin, stride = [0] * rank, [1] * rank
     end = [d if isinstance(d, int) else 0 for d in x.shape]
     begin_mask = end_mask = (1 << rank) - 1
@@ -41,7 +41,7 @@ def slice_(node: Node) -> None:
             if last != -1 and not (step == 1 and last == size):
                 end_mask &= ~(1 << axis)
         else:
-            begin[axis], end[axis], stride[axis] = start, max(-FAR, min(stop, FAR)), step
+            begin[axis], end[axis], stride[axis] = max(-FAR, min(start, FAR)), max(-FAR, min(stop, FAR)), step
             if stop < FAR:
                 end_mask &= ~(1 << axis)
         if stride[axis] > 0 and end[axis] == 0 and not end_mask >> axis & 1:
@@ -140,7 +140,7 @@ def _sliced_on_known_axes(node: Node) -> None:
     rank, axes, steps = node.x.rank, node.constant(3), node.constant(4)
     places = list(range(rank)) if axes is None else [int(a) % rank for a in axes]
     stride = [1] * rank
-    for place, step in zip(places, [1] * len(places) if steps is None else steps.tolist(), strict=True):
+    for place, step in zip(places, [1] * len(places) if steps is None else np.clip(steps, 1, BOUND).tolist(), strict=True):
         stride[place] = step
 
     def spread(i: int, rest: int, hint: str) -> Tensor:
