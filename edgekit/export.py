@@ -247,7 +247,13 @@ def _build(
     from edgekit.quantize import quantize_litert
 
     floating = "fp16" if build.precision == "fp16" else "fp32"
-    compiled = compile_hub(graph, input_layout=build.input_layout, output_layout=build.output_layout, precision=floating)
+    compiled = compile_hub(
+        graph,
+        input_layout=build.input_layout,
+        output_layout=build.output_layout,
+        precision=floating,
+        stored_integers=build.precision == floating,
+    )
     if build.precision != floating:
         compiled = quantize_litert(compiled, build.precision, calibration, ranges=ranges)
     file, all_notes = f"model_{build.precision}.tflite", (*compiled.notes, *notes)

@@ -79,12 +79,24 @@ def compile(
 
 
 @paused_collection()
-def compile_hub(hub: ir.Model, *, input_layout: str = "keep", output_layout: str = "keep", precision: str = "fp32") -> Compiled:
-    """Compile the hub graph, which stays as it is; see `compile` for the arguments."""
-    return _compile(hub.clone(), input_layout, output_layout, precision)
+def compile_hub(
+    hub: ir.Model,
+    *,
+    input_layout: str = "keep",
+    output_layout: str = "keep",
+    precision: str = "fp32",
+    stored_integers: bool = True,
+) -> Compiled:
+    """Compile the hub graph, which stays as it is; see `compile` for the other arguments.
+
+    Args:
+        stored_integers: Weights that are int8 times a scale are stored so (edgekit.litert.stored_integers). A quantizer wants
+            them as float32 constants.
+    """
+    return _compile(hub.clone(), input_layout, output_layout, precision, stored_integers)
 
 
-def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: str) -> Compiled:
+def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: str, stored_integers: bool = True) -> Compiled:
     for layout in (input_layout, output_layout):
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")
@@ -98,6 +110,7 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     from edgekit.litert.peephole import simplify
     from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
+    from edgekit.litert.stored_integers import store_integers
     from edgekit.litert.write import write
 
     require_known_ranks(model)
@@ -108,6 +121,8 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     simplify(graph)
     notes += to_integers(graph)
     look_up_repetitions(graph)
+    if stored_integers:
+        store_integers(graph)
     notes += to_half(graph) if precision == "fp16" else []
     data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
     return Compiled(

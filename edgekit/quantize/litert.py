@@ -98,12 +98,23 @@ def quantize_litert(
 
 
 def _is_quantized(data: bytes) -> bool:
-    """Whether any tensor holds integers that stand for other numbers."""
+    """Whether any tensor holds integers that stand for other numbers, beside weights that are expanded before they are used."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(data, 0)
-    quantizations = (tensor.quantization for graph in model.subgraphs for tensor in graph.tensors)
-    return any(q is not None and q.scale is not None and len(q.scale) > 0 for q in quantizations)
+    for graph in model.subgraphs:
+        expanding = [op for op in graph.operators or [] if _code(model, op) == schema.BuiltinOperator.DEQUANTIZE]
+        expanded = {i for op in expanding for i in op.inputs if model.buffers[graph.tensors[i].buffer].data is not None}
+        for i, tensor in enumerate(graph.tensors):
+            found = tensor.quantization
+            if i not in expanded and found is not None and found.scale is not None and len(found.scale) > 0:
+                return True
+    return False
+
+
+def _code(model: Any, operator: Any) -> int:
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _running(

@@ -1,0 +1,76 @@
+"""Weights that are integers times a scale are stored as those integers.
+
+Before:  CONV_2D(x, weights float32)
+After:   DEQUANTIZE(weights int8, a scale per output channel) → CONV_2D(x, ·)
+
+A model may hold its weights as int8 and widen them before it computes in float32: by DequantizeLinear, or by Cast and Mul. The
+hub has computed the float32 numbers, of which the file would need four bytes each. Whatever the spelling was, such numbers give
+themselves away: in each output channel they are whole multiples of the largest one's 127th part, or 126th, … XNNPACK expands
+the integers once, when it loads them, as it does half-precision weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
+from edgekit.litert.quantized.grid import exact_integers
+
+CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
+"""The axis of the output channel in the weights, which are input 1."""
+SMALLEST = 256
+"""Elements: below, the operator and its scales need more than the bytes saved."""
+LARGEST = (127, 128, *range(126, 63, -1))
+"""What the largest number of a channel may be a multiple of: quantizers make it 127, or close to that."""
+PRECISION = 2.0**-22
+"""How far a weight may be off its multiple, relatively: float32 rounds the product, and again where a factor was folded in."""
+
+
+def store_integers(graph: Graph) -> None:
+    """Apply it to this graph and its subgraphs, in place."""
+    for part in graph.with_subgraphs():
+        expanded: dict[Tensor, Tensor] = {}
+        operators: list[Operator] = []
+        for op in part.operators:
+            weights = op.inputs[1] if op.code in CHANNELS else None
+            if weights is not None and weights.data is not None and weights.dtype == np.float32 and weights.data.size >= SMALLEST:
+                if weights not in expanded and (stored := _stored(weights, CHANNELS[op.code])) is not None:
+                    expanded[weights] = Tensor(weights.name, weights.shape, weights.dtype)
+                    operators.append(Operator("DEQUANTIZE", [stored], [expanded[weights]]))
+                op.inputs[1] = expanded.get(weights, weights)
+            operators.append(op)
+        part.operators = operators
+
+
+def _stored(weights: Tensor, axis: int) -> Tensor | None:
+    """The int8 tensor of which a constant was made; None where its numbers are not of that kind."""
+    data, grid = weights.data, weights.quantization
+    assert data is not None
+    integers = exact_integers(weights) if grid is not None else None
+    if integers is None or grid is None:
+        rows = np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1)
+        if _grid(rows[:1]) is None or (found := _grid(rows)) is None:
+            return None
+        scales, multiples = found
+        moved = [data.shape[axis], *(d for i, d in enumerate(data.shape) if i != axis)]
+        integers = np.ascontiguousarray(np.moveaxis(multiples.reshape(moved), 0, axis))
+        grid = Quantization(scales, np.zeros(len(scales), np.int64), axis)
+    return Tensor(f"{weights.name}/int8", weights.shape, integers.dtype, integers, grid)
+
+
+def _grid(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The scale of each row and the int8 multiples of it that the row holds."""
+    peak = np.abs(rows).max(axis=1).astype(np.float64)
+    scales = np.ones(len(rows), np.float32)
+    left = np.flatnonzero(peak)
+    for largest in LARGEST:
+        if not left.size:
+            break
+        tried = (peak[left] / largest).astype(np.float32)[:, None]
+        multiples = np.rint(rows[left] / tried)
+        fits = (np.abs(multiples * tried - rows[left]) <= PRECISION * np.abs(rows[left])).all(axis=1) & (multiples < 128).all(
+            axis=1
+        )
+        scales[left[fits]] = tried[fits, 0]
+        left = left[~fits]
+    return None if left.size else (scales, np.rint(rows / scales[:, None]).astype(np.int8))
