@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgekit.hub import dims
 from edgekit.hub.dims import Dim
-from edgekit.hub.facts import Contents, Known, broadcast_shapes, does_not_fit, known_contents, shape_of
+from edgekit.hub.facts import Contents, Known, broadcast_shapes, does_not_fit, identifier, known_contents, shape_of
 
 # Shapes that need no contents, for the operators that models are full of ----------------------------------------------
 
@@ -86,6 +86,23 @@ def _squeeze(node: ir.Node, contents: Contents) -> Known | None:
     if len(kept) + len(axes) != len(source) or any(source[axis] != 1 for axis in range(len(source)) if axis in dropped):
         return None
     return data.dtype, tuple(source[axis] for axis in kept)
+
+
+def _reduced(node: ir.Node, contents: Contents) -> Known | None:
+    """Over axes that are computed: how many there are is how many are dropped."""
+    data, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    source = shape_of(data) if data is not None else None
+    places = shape_of(axes) if axes is not None else None
+    count = places[0] if places is not None and len(places) == 1 else None
+    if data is None or source is None or not isinstance(count, int):
+        return None
+    keeps = node.attributes.get_int("keepdims", 1)
+    if count == 0:
+        return data.dtype, source if node.attributes.get_int("noop_with_empty_axes", 0) else (1,) * (len(source) * keeps)
+    if known_contents(axes, contents) is not None:
+        return None
+    name = identifier(node.outputs[0].name or "reduced")
+    return data.dtype, tuple(f"{name}_d{axis}" for axis in range(len(source) if keeps else len(source) - count))
 
 
 # Shapes that depend on contents ---------------------------------------------------------------------------------------
@@ -304,6 +321,8 @@ SHAPES: dict[str, Callable[[ir.Node, Contents], Known | None]] = {
         "Relu Sigmoid Tanh Clip HardSwish HardSigmoid Gelu Softmax Exp Sqrt Neg Erf LeakyRelu Identity".split(), _same
     ),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _elementwise),
+    **dict.fromkeys("ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean".split(), _reduced),
+    **dict.fromkeys("ReduceMin ReduceProd ReduceSum ReduceSumSquare".split(), _reduced),
     "MatMul": _matmul,
     "LayerNormalization": _normalized,
     "BatchNormalization": _batch_normalized,

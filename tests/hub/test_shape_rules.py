@@ -50,3 +50,21 @@ def test_a_rule_finds_what_onnx_finds(case: str) -> None:
 def test_what_does_not_fit_is_refused(case: str) -> None:
     with pytest.raises(SourceError):
         infer.infer_node(node(DOES_NOT_FIT[case]), {"": 20}, {})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "axes", "wanted"),
+    [
+        ("", 2, ("y_d0", "y_d1", "y_d2")),
+        ("<keepdims=0>", 2, ("y_d0",)),
+        ("<keepdims=0>", 0, ()),
+        ("<keepdims=1>", 0, (1, 1, 1)),
+        ("<noop_with_empty_axes=1>", 0, (2, "n", 6)),
+    ],
+)
+def test_a_reduction_over_computed_axes_has_as_many_axes_as_are_left(
+    attributes: str, axes: int, wanted: tuple[int | str]
+) -> None:
+    reduction = node(f"(float[2,n,6] a, int64[{axes}] b) => (y) {{ y = ReduceSum{attributes}(a, b) }}")
+    infer.infer_node(reduction, {"": 20}, {})
+    assert shape_of(reduction.outputs[0]) == wanted

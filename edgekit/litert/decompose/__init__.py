@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgekit.errors import EdgekitError
 from edgekit.hub.facts import unexpected
 from edgekit.layout import dims, rank
-from edgekit.litert.decompose import deformable, linear, ngrams, normalization, pooling, reduction, signal, space, unique
+from edgekit.litert.decompose import deformable, linear, ngrams, normalization, pooling, signal, space, unique
 from edgekit.litert.decompose.builder import Builder, Decomposition, is_used, take_over
 
 __all__ = ["DECOMPOSITIONS", "Builder", "Decomposition", "decompose", "has_lowering"]
@@ -73,7 +73,6 @@ DECOMPOSITIONS: dict[str, Decomposition] = {
     **ngrams.DECOMPOSITIONS,
     **normalization.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,
-    **reduction.DECOMPOSITIONS,
     **signal.DECOMPOSITIONS,
     **space.DECOMPOSITIONS,
     **unique.DECOMPOSITIONS,
