@@ -42,6 +42,9 @@ CASES = {
     " c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(q) y = DequantizeLinear(c, t, low) }",
     "pad": ONE + "(float[1,2,7,7] y) { q = QuantizeLinear(x, s, low) c = Pad(q, pads) y = DequantizeLinear(c, s, low) }",
     "pad, given out": ONE + "(int8[1,2,7,7] y) { q = QuantizeLinear(x, s, low) y = Pad(q, pads) }",
+    "pad of an input": "(int8[1,2,6,6] x) => (float[1,2,7,7] y) { c = Pad(x, pads) y = DequantizeLinear(c, s, low) }",
+    "pad of an input by amounts that are fed": "(int8[1,2,6,6] x, int64[8] amounts) => (float[1,2,h,w] y)"
+    " { c = Pad(x, amounts) y = DequantizeLinear(c, s, low) }",
     "pad with a number": ONE + "(float[1,2,7,7] y)"
     " { q = QuantizeLinear(x, s, low) c = Pad(q, pads, fill) y = DequantizeLinear(c, t, zero) }",
     "reshape": ONE + "(float[1,72] y) { q = QuantizeLinear(x, s, zero) c = Reshape(q, flat) y = DequantizeLinear(c, t, low) }",
@@ -65,6 +68,9 @@ def test_the_same_integers_arrive(case: str, resolver: Any) -> None:
     generator = np.random.default_rng(7)
     feeds = {}
     for value in source.graph.input:
+        if value.name == "amounts":
+            feeds[value.name] = CONSTANTS["pads"]
+            continue
         integers = generator.integers(-128, 128, [d.dim_value for d in value.type.tensor_type.shape.dim])
         dtype = {1: np.float32, 2: np.uint8, 3: np.int8}[value.type.tensor_type.elem_type]
         feeds[value.name] = (integers * 0.05).astype(np.float32) if dtype is np.float32 else integers.astype(dtype)

@@ -101,6 +101,6 @@ def pad(node: Node, x: Tensor, pads: Sequence[tuple[int, int]], fill: float = 0.
     shape = [d + before + after if isinstance(d, int) else d for d, (before, after) in zip(x.shape, pads, strict=True)]
     amounts = node.const(np.array(pads, np.int32), hint="paddings")
     padded = out or node.temp(shape, "padded", x.dtype)
-    if fill == 0:
+    if fill == 0 and x.dtype not in (np.int8, np.uint8):  # there PAD fills with the zero point, where the integers have one
         return node.emit("PAD", [x, amounts], padded)
     return node.emit("PADV2", [x, amounts, node.const(fill, x.dtype, "fill")], padded)
