@@ -78,6 +78,12 @@ PLACES = {
     ' { y = ScatterND<reduction="max">(x, i, u) }',
     "scatternd computed": "(float[4,2] x, float[2,2] u, int64 k) => (float[4,2] y) <int64[2,1] i = {1,3}, int64 z = {0}>"
     " { a = Mul(k, z) b = Add(i, a) y = ScatterND(x, b, u) }",
+    "squeeze computed axes": "(float[1,3,1,5] x, int64[1] z) => (float[a,b,c] y) <int64[1] k = {-2}, int64[1] none = {0}>"
+    " { o = Mul(z, none) a = Add(o, k) y = Squeeze(x, a) }",
+    "unsqueeze computed axes": "(float[3,4] x, int64[2] z) => (float[a,b,c,d] y) <int64[2] k = {3,-4}, int64[2] none = {0,0}>"
+    " { o = Mul(z, none) a = Add(o, k) y = Unsqueeze(x, a) }",
+    "unsqueeze a number at computed axes": "(float x, int64[2] z) => (float[a,b] y) <int64[2] k = {0,1}, int64[2] none = {0,0}>"
+    " { o = Mul(z, none) a = Add(o, k) y = Unsqueeze(x, a) }",
     "slice backwards": "(float[6,4] x) => (float[3,4] y) <int64[1] b={5}, int64[1] e={-100}, int64[1] a={0}, int64[1] s={-2}>"
     " { y = Slice(x, b, e, a, s) }",
     "topk smallest int8": "(int8[3,6] x) => (int8[3,2] v, int64[3,2] i) <int64[1] k = {2}>"

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgekit.layout.rules.axes import reduced_axes
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.computed_axes import named, sizes_of, without
 from edgekit.litert.lower.convert import as_int32
 from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
@@ -121,17 +122,11 @@ def _of_nothing(node: Node, axes: Tensor, value: float, out: Tensor) -> Tensor:
     """The same value everywhere; computed axes decide where that is."""
     if out.is_static:
         return node.reshape(node.const(np.full(node.static_shape(out), value, out.dtype), hint="empty"), out.shape, out=out)
-    f, rank = Steps(node), node.x.rank
-    sizes = node.ints(node.static_shape(node.x), "sizes")
-    column = node.reshape(f("FLOOR_MOD", axes, rank), (axes.shape[0], 1), "column")
-    found = f("EQUAL", column, f.constant(np.arange(rank), np.int32))
-    reduced = node.emit("REDUCE_ANY", [found, node.ints([0], "first")], f.temp((rank,), np.bool_), keepDims=False)
+    f = Steps(node)
     if node.integer("keepdims", 1):
-        shape = f.select(reduced, f.constant(1, np.int32), sizes)
+        shape = f.select(named(f, axes, node.x.rank), f.constant(1, np.int32), sizes_of(f, node.x))
     else:
-        left = f.temp((out.rank, 1), np.int64)
-        node.emit("WHERE", [f.one("LOGICAL_NOT", reduced)], left)
-        shape = node.emit("GATHER_ND", [sizes, left], f.temp((out.rank,), np.int32))
+        shape = without(f, node.x, axes, out.rank)
     return node.emit("FILL", [shape, node.const(value, out.dtype, "value")], out)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 
 from edgekit.hub.data_sized import holds_data
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.computed_axes import with_ones, without
 from edgekit.litert.lower.convert import as_int32
+from edgekit.litert.lower.steps import Steps
 from edgekit.litert.lower.table import Node, lowers
 
 
@@ -23,8 +25,12 @@ def reshape(node: Node) -> None:
     elif node.op_type == "Squeeze":
         ones = [i for i, d in enumerate(node.x.shape) if d == 1]
         told = not node.has_input(1) or (node.x.is_static and len(ones) == node.x.rank - node.y.rank)  # by the sizes alone
-        axes = None if told else node.constant(1)
-        dims = ones if axes is None else [int(a) % node.x.rank for a in axes.reshape(-1)]
+        if not told and node.input(1).data is None:
+            axes, f = as_int32(node, node.input(1), "axes"), Steps(node)
+            node.emit("RESHAPE", [node.x, without(f, node.x, axes, node.y.rank)])
+            return
+        given = None if told else node.constant(1)
+        dims = ones if given is None else [int(a) % node.x.rank for a in given.reshape(-1)]
         node.emit("SQUEEZE", [node.x], squeezeDims=np.array(dims, np.int32))
     else:
         raise node.refuse(
@@ -45,6 +51,9 @@ def _unsqueeze(node: Node) -> None:
     x = node.x
     if node.input(1).data is None and node.input(1).shape == (1,):
         node.emit("EXPAND_DIMS", [x, node.reshape(as_int32(node, node.input(1), "axes"), (), "axis")])
+        return
+    if node.input(1).data is None:
+        node.emit("RESHAPE", [x, with_ones(Steps(node), x, as_int32(node, node.input(1), "axes"), node.y.rank)])
         return
     axes = sorted(int(a) % node.y.rank for a in node.constant(1).reshape(-1))  # type: ignore[union-attr]
     for i, axis in enumerate(axes):
