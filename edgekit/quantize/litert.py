@@ -16,9 +16,9 @@ import numpy as np
 
 from edgekit.errors import ArtifactError, QuantizeError
 from edgekit.hub.quantized import KEPT
-from edgekit.ort.probe import INFINITE
 from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
+from edgekit.quantize.tflite_parts import TfliteParts
 
 if TYPE_CHECKING:
     from edgekit.litert import Compiled
@@ -69,6 +69,7 @@ def quantize_litert(
     the smallest and largest value over all calibration feeds, as for the ONNX Runtime artifact of the same package, or what
     `ranges` says of the tensor of that name (`condition` finds them). (The quantizer's own default is a moving average that
     forgets all but the last twenty or so samples.)
+    A dense layer that makes the file's outputs gives them in float, from int8 weights and an input quantized in each run.
     `int8-dynamic`: int8 weights, activations quantized anew in each run; needs no data.
 
     Operators that the quantizer has no int8 form for stay in float and are told in the notes. A file that is quantized already,
@@ -93,7 +94,7 @@ def quantize_litert(
     data, refused = _running(compiled, precision, samples, recipe, ranges or {})
     operators, notes = _described(data, precision)
     notes += [f"the runtime does not take {name} in int8" for name in refused]
-    notes += [_ATTENTION_NOTE] if precision == "int8" and _has_attention(compiled.data) else []
+    notes += [_ATTENTION_NOTE] if precision == "int8" and TfliteParts(compiled.data).has_attention() else []
     return replace(compiled, data=data, operators=operators, notes=(*compiled.notes, *notes))
 
 
@@ -182,20 +183,19 @@ def _quantized(
     from ai_edge_quantizer import recipe as recipes
 
     work = quantizer.Quantizer(data, recipes.static_wi8_ai8() if precision == "int8" else recipes.dynamic_wi8_afp32())
-    names = qtyping.TFLOperationName
+    parts, names = TfliteParts(data), qtyping.TFLOperationName
     float_ = algorithm_manager.AlgorithmName.NO_QUANTIZE
     if precision == "int8":
         for name in (names.INPUT, names.OUTPUT):
             work.update_quantization_recipe(".*", name, algorithm_key=float_)
-    if precision == "int8" and _has_attention(data):
+    if precision == "int8" and parts.has_attention():
         work.update_quantization_recipe(".*", names.ALL_SUPPORTED, algorithm_key=float_)
         for kind in _FIXED_BESIDE_ATTENTION:
             work.add_static_config(".*", names(kind), activation_num_bits=8, weight_num_bits=8)
         for kind in _DYNAMIC_BESIDE_ATTENTION:
             work.add_dynamic_config(".*", names(kind), num_bits=8)
-    for result in _results_inside_control_flow(data) if precision == "int8" else ():
-        # a loop's state is float at its start: int8 inside would not fit to it
-        pattern = f"^{re.escape(result)}"
+    for result in (*parts.inside_control_flow(), *parts.readout()) if precision == "int8" else ():
+        pattern = f"^{re.escape(result)};"  # the quantizer joins the names of an operator's results, with ; after each
         work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
         work.add_dynamic_config(pattern, names("FULLY_CONNECTED"), num_bits=8)
     for kind in refused:
@@ -207,8 +207,8 @@ def _quantized(
         if ranges and {"min", "max"} <= ranges.get(name, {}).keys():
             shape = np.shape(ranges[name]["min"])
             ranges[name] = {**ranges[name], "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    for result in _results_beside_infinity(data, ranges or {}):
-        work.update_quantization_recipe(f"^{re.escape(result)}", names.ALL_SUPPORTED, algorithm_key=float_)
+    for result in parts.beside_infinity(ranges or {}):
+        work.update_quantization_recipe(f"^{re.escape(result)};", names.ALL_SUPPORTED, algorithm_key=float_)
     return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
@@ -240,53 +240,6 @@ def _calibrated(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe
     (signature,) = work.get_signature_list()
     work.calibrate({signature: samples}, manager)
     return work.get_model_qsvs()
-
-
-def _results_beside_infinity(data: bytes, ranges: Mapping[str, Any]) -> list[str]:
-    """Results of the operators that touch a stand-in for infinity (attention masks): one int8 scale over it would make all
-    else zero."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    found = []
-    for graph in model.subgraphs:
-        names = [tensor.name.decode() for tensor in graph.tensors]
-        infinite = {i for i, name in enumerate(names) if _is_infinite(ranges.get(name))}
-        for i, tensor in enumerate(graph.tensors):
-            content = model.buffers[tensor.buffer].data
-            if tensor.type == schema.TensorType.FLOAT32 and content is not None and len(content):
-                values = np.frombuffer(bytes(content), np.float32)
-                infinite |= {i} if (np.abs(values[np.isfinite(values)]) >= INFINITE).any() else set()
-        for operator in graph.operators:
-            if infinite.intersection([*operator.inputs, *operator.outputs]):
-                found += [names[i] for i in operator.outputs]
-    return found
-
-
-def _is_infinite(extremes: Mapping[str, Any] | None) -> bool:
-    return any(np.abs(array).max() >= INFINITE for end, array in (extremes or {}).items() if end in ("min", "max"))
-
-
-def _results_inside_control_flow(data: bytes) -> list[str]:
-    """Results of the operators in the bodies of loops and branches."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    return [graph.tensors[i].name.decode() for graph in model.subgraphs[1:] for op in graph.operators for i in op.outputs]
-
-
-def _has_attention(data: bytes) -> bool:
-    """Whether a BATCH_MATMUL takes what a SOFTMAX makes."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    for graph in model.subgraphs:
-        soft = {i for op in graph.operators if codes[op.opcodeIndex] == schema.BuiltinOperator.SOFTMAX for i in op.outputs}
-        products = [op for op in graph.operators if codes[op.opcodeIndex] == schema.BuiltinOperator.BATCH_MATMUL]
-        if any(soft.intersection(op.inputs) for op in products):
-            return True
-    return False
 
 
 @contextlib.contextmanager

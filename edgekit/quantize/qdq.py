@@ -89,7 +89,7 @@ def quantize_static(
             extra_options=extra_options,
         )
 
-    quantized = _quantized(run)
+    quantized = _with_float_readout(_quantized(run), prepared)
     return clean(quantized).SerializeToString(deterministic=True), _float_notes(quantized)
 
 
@@ -143,6 +143,73 @@ def _prepared(hub: ir.Model) -> onnx.ModelProto:
             del node.attribute[:]
             node.attribute.extend(kept)
     return model
+
+
+# What may stand between the last product and the model's output: it takes the product's float results as they are.
+_READING = frozenset(
+    "Elu Flatten HardSigmoid HardSwish LeakyRelu LogSoftmax Relu Reshape Sigmoid Slice Softmax Squeeze Tanh Unsqueeze".split()
+)
+_PRODUCTS = ("Gemm", "MatMul")
+
+
+def _with_float_readout(model: onnx.ModelProto, exact: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the rounding of results of dense layers that are its outputs, and of what reads them off (Softmax …).
+
+    The product of integers can give them in float. In 256 steps of its range, the scores of a classifier tie or change places
+    where the float ones are close together. `exact` is the model before it was quantized: a Relu or Clip that the quantizer
+    left to a range comes back from there.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    users = Counter(name for node in model.graph.node for name in node.input)
+    clips = {node.output[0]: node for node in exact.graph.node if node.op_type in ("Relu", "Clip")}
+    pairs = [pair for output in model.graph.output for pair in _rounded_readout(output.name, makers, users)]
+    dropped = {name for rounded, _ in pairs for name in (rounded, makers[rounded].input[0])}
+    kept: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if not dropped.isdisjoint(node.output):
+            continue
+        kept.append(node)
+        for rounded, made in pairs:
+            if made not in node.output:
+                continue
+            clip = clips.get(rounded)
+            is_lost = clip is not None and clip.op_type != node.op_type
+            node.output[:] = [(f"{rounded}/unclipped" if is_lost else rounded) if name == made else name for name in node.output]
+            if clip is not None and is_lost:
+                kept.append(_fed(clip, f"{rounded}/unclipped"))
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+def _fed(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
+    """A copy with another first input."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    copy.input[0] = name
+    return copy
+
+
+def _rounded_readout(output: str, makers: Mapping[str, onnx.NodeProto], users: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Pairs of a value that comes out of a DequantizeLinear and what was rounded for it, from an output back to its product.
+
+    Empty where something else than a product is behind the output, or a value on the way has other users.
+    """
+    pairs: list[tuple[str, str]] = []
+    name, limit = output, 0  # nothing may take the output itself beside the caller
+    while (node := makers.get(name)) is not None and users[name] <= limit:
+        limit = 1
+        if node.op_type == "DequantizeLinear":
+            before = makers.get(node.input[0])
+            if before is None or before.op_type != "QuantizeLinear" or users[node.input[0]] != 1 or users[before.input[0]] != 1:
+                return []
+            pairs.append((name, before.input[0]))
+            name = before.input[0]
+        elif node.op_type in _READING:
+            name = node.input[0]
+        else:
+            return pairs if node.op_type in _PRODUCTS else []
+    return []
 
 
 def _infinite_values(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> set[str]:

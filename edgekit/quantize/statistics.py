@@ -59,13 +59,18 @@ def extremes(statistics: Mapping[str, Channels]) -> dict[str, tuple[float, float
 def histograms(
     model: onnx.ModelProto, feeds: Sequence[Feeds], ranges: Mapping[str, tuple[float, float]]
 ) -> dict[str, np.ndarray]:
-    """How often each value lies in each of `BINS` equal parts of its range, by name; some `ELEMENTS` of each run are counted."""
+    """How often each value lies in each of `BINS` equal parts of its range, by name; some `ELEMENTS` of each run are counted.
+
+    Each run counts by one over the value's mean square in it, so that squared errors are relative to what they disturb. Counted
+    alike, one picture of CIFAR-10 whose activations reach 230 would set the steps for a thousand that stay below 60.
+    """
     found: dict[str, np.ndarray] = {}
     for name, array in _values(model, feeds):
         low, high = ranges.get(name, (0.0, 0.0))
         if low < high:
             elements = array.reshape(-1)[:: array.size // ELEMENTS + 1]
-            found[name] = found.get(name, 0) + np.histogram(elements, BINS, (low, high))[0]
+            counts = np.histogram(elements, BINS, (low, high))[0]
+            found[name] = found.get(name, 0) + counts / max(float(np.square(elements, dtype=np.float64).mean()), 1e-30)
     return found
 
 

@@ -12,7 +12,7 @@ from edgekit.quantize import Calibration, condition
 from edgekit.quantize.equalize import equalize
 from edgekit.quantize.ranges import least_error
 from edgekit.quantize.simulate import outputs
-from edgekit.quantize.statistics import channels
+from edgekit.quantize.statistics import channels, histograms
 from edgekit.quantize.weights import layer, rounded
 
 GENERATOR = np.random.default_rng(5)
@@ -98,3 +98,16 @@ def test_a_range_leaves_out_a_lone_outlier():
     assert high < 8.0
     evenly = np.full(2048, 1000)
     assert least_error({"x": evenly}, {"x": (-1.0, 1.0)})["x"] == (-1.0, 1.0)
+
+
+def test_one_sample_of_another_size_does_not_set_the_steps_of_all():
+    """Squared errors count relative to the sample that they disturb."""
+    feeds = [{"x": GENERATOR.uniform(0, 10, (1, 4096)).astype(np.float32)} for _ in range(50)]
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]> g (float[1, 4096] x) => (float[1, 4096] y) { y = Relu(x) }""")
+    feeds[20]["x"][0, :64] = GENERATOR.uniform(100, 400, 64)
+    ends = {"x": (0.0, 400.0)}
+    alike = np.histogram(np.concatenate([feed["x"] for feed in feeds]), 2048, ends["x"])[0]
+    relative = least_error(histograms(model, feeds, ends), ends)["x"]
+    assert least_error({"x": alike}, ends)["x"][1] > 350
+    assert relative[1] < 300
