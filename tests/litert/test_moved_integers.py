@@ -40,6 +40,9 @@ CASES = {
     "max": TWO + f"(float[1,2,6,6] y) {{ {BOTH} c = Max(q, r) y = DequantizeLinear(c, t, zero) }}",
     "max pool": ONE + "(float[1,2,3,3] y) { q = QuantizeLinear(x, s, zero)"
     " c = MaxPool<kernel_shape=[2,2], strides=[2,2]>(q) y = DequantizeLinear(c, t, low) }",
+    "negated": ONE + "(float[1,2,6,6] y) { q = QuantizeLinear(x, s, low) r = Neg(q) y = DequantizeLinear(r, s, low) }",
+    "or exclusive": ONE
+    + "(float[1,2,6,6] y) { q = QuantizeLinear(x, s, low) r = BitwiseXor(q, fill) y = DequantizeLinear(r, t, zero) }",
     "pad": ONE + "(float[1,2,7,7] y) { q = QuantizeLinear(x, s, low) c = Pad(q, pads) y = DequantizeLinear(c, s, low) }",
     "pad, given out": ONE + "(int8[1,2,7,7] y) { q = QuantizeLinear(x, s, low) y = Pad(q, pads) }",
     "pad of an input": "(int8[1,2,6,6] x) => (float[1,2,7,7] y) { c = Pad(x, pads) y = DequantizeLinear(c, s, low) }",
@@ -50,8 +53,13 @@ CASES = {
     "reshape": ONE + "(float[1,72] y) { q = QuantizeLinear(x, s, zero) c = Reshape(q, flat) y = DequantizeLinear(c, t, low) }",
     "reshape of an input": "(int8[1,2,6,6] x) => (float[1,72] y, float[1,2,6,6] v)"
     " { c = Reshape(x, flat) y = DequantizeLinear(c, s, zero) v = DequantizeLinear(x, t, low) }",
+    "shape": "(float[n,6] x) => (float[n,6] y, int64[2] v)"
+    " { q = QuantizeLinear(x, s, low) v = Shape(q) y = DequantizeLinear(q, s, low) }",
     "split": ONE + "(float[1,1,6,6] y, float[1,1,6,6] v) { q = QuantizeLinear(x, s, zero)"
     " a, b = Split<axis=1, num_outputs=2>(q) y = DequantizeLinear(a, s, zero) v = DequantizeLinear(b, t, low) }",
+    "through a branch": "(bool c, float[1,6] x) => (float[1,6] y) { q = QuantizeLinear(x, s, low)"
+    " r = If(c) <then_branch = a () => (int8[1,6] i) { i = Max(q, fill) }, else_branch = b () => (int8[1,6] j) { j = Neg(q) }>"
+    " y = DequantizeLinear(r, t, zero) }",
     "transpose": ONE + "(float[1,6,6,2] y)"
     " { q = QuantizeLinear(x, s, zero) c = Transpose<perm=[0,2,3,1]>(q) y = DequantizeLinear(c, t, low) }",
     "transpose of uint8": "(uint8[1,2,6,6] x) => (float[1,6,6,2] y, float[1,2,6,6] v)"
@@ -71,8 +79,8 @@ def test_the_same_integers_arrive(case: str, resolver: Any) -> None:
         if value.name == "amounts":
             feeds[value.name] = CONSTANTS["pads"]
             continue
-        integers = generator.integers(-128, 128, [d.dim_value for d in value.type.tensor_type.shape.dim])
-        dtype = {1: np.float32, 2: np.uint8, 3: np.int8}[value.type.tensor_type.elem_type]
+        integers = generator.integers(-128, 128, [d.dim_value or 3 for d in value.type.tensor_type.shape.dim])
+        dtype = {1: np.float32, 2: np.uint8, 3: np.int8, 9: np.bool_}[value.type.tensor_type.elem_type]
         feeds[value.name] = (integers * 0.05).astype(np.float32) if dtype is np.float32 else integers.astype(dtype)
     results = Interpreter(model_content=compiled(source).data, experimental_op_resolver_type=resolver).get_signature_runner()(
         **feeds

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from edgekit.litert.graph import Operator
 
-_SINCE_FIRST = frozenset("BITCAST ELU EXPAND_DIMS HARD_SWISH MIRROR_PAD PRELU RESHAPE SELECT_V2 SQUEEZE TILE".split())
-"""Operators whose first version takes int8."""
+_SINCE_FIRST = frozenset(
+    "BITCAST BITWISE_XOR ELU EXPAND_DIMS HARD_SWISH IF MIRROR_PAD NEG ONE_HOT PRELU RESHAPE RIGHT_SHIFT SCATTER_ND "
+    "SELECT_V2 SHAPE SQUEEZE TILE WHILE".split()
+)
+"""Operators whose first version takes int8: those of one version, and those that had it from the start."""
 
 
 def quantized_version(op: Operator) -> int:
