@@ -237,9 +237,10 @@ class _Files:
         if len(dims) != len(stored.shape) or stored.dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
             raise SourceError(f"the stored tensor has the shape {stored.shape}", where=where, fix="export the model again")
         size = math.ceil(math.prod(dims) * stored.dtype.bitwidth / 8)
-        file = self._place(stored)
+        file = self.path.parent / str(stored.location)
         mapped = self.mapped.get(file)
         if mapped is None:
+            self._check_place(file, stored)
             mapped = self.mapped[file] = _map(file)
         start, length = stored.offset or 0, size if stored.length is None else stored.length
         if length != size:
@@ -254,18 +255,16 @@ class _Files:
         array = np.frombuffer(mapped, stored.dtype.numpy().newbyteorder("<"), math.prod(dims), start)
         return ir.Tensor(array.reshape(dims), stored.dtype, name=stored.name)
 
-    def _place(self, stored: ir.ExternalTensor) -> Path:
-        """The file of a tensor, which must lie in the folder of the model: a model does not read what is not its own."""
+    def _check_place(self, file: Path, stored: ir.ExternalTensor) -> None:
+        """The file of a tensor must lie in the folder of the model: a model does not read what is not its own."""
         location = str(stored.location)
         folders = {self.path.parent.resolve(), self.path.resolve().parent}  # a cache of linked files keeps both together
-        file = self.path.parent / location
         if not location or "\0" in location or not any(file.resolve().is_relative_to(folder) for folder in folders):
             what = f"the weights of {stored.name!r} are in {location!r}, outside of the model's folder"
             raise SourceError(what, where=str(self.path), fix="put the file beside the model and export it again")
         if not file.is_file():
             what = f"the weights of {stored.name!r} are in {location!r}, which is missing"
             raise SourceError(what, where=str(self.path), fix=f"put {file.name} beside {self.path.name}")
-        return file
 
 
 # The wire format

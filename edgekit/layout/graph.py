@@ -144,7 +144,7 @@ class _Conversions:
 
     def _convert(self, value: ir.Value, have: Perm, want: Perm, shape: tuple[Dim, ...]) -> ir.Value:
         if moves_data(have, want, self._logical[value]) or sum(not isinstance(d, int) for d in shape) > 1:
-            node = ir.node("Transpose", [value], attributes={"perm": between(have, want)})
+            node = ir.node("Transpose", [value], {"perm": ir.AttrInt64s("perm", between(have, want))})
         else:
             numbers = ir.tensor([d if isinstance(d, int) else -1 for d in shape], dtype=ir.DataType.INT64)
             target = ir.Value(name=f"{value.name}/shape{_suffix(want)}", const_value=numbers)

@@ -112,7 +112,7 @@ def _become(node: ir.Node, results: list[np.ndarray], edit: Editor) -> bool:
             result = result.astype(output.dtype.numpy())
         if output.uses() or output.is_graph_output():
             result = np.ascontiguousarray(result) if result.ndim else result
-            edit.replace_by_constant(output, edit.initializer(ir.tensor(result), f"{output.name}_value", graph))
+            edit.replace_by_constant(output, edit.initializer(ir.Tensor(result), f"{output.name}_value", graph))
     return True
 
 
