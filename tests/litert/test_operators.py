@@ -231,6 +231,8 @@ REFUSED = {
     "n-grams of several weights in one place": '(int64[4] x) => (float[1] y) { y = TfIdfVectorizer<mode="IDF",'
     " max_gram_length=1, max_skip_count=0, min_gram_length=1, ngram_counts=[0], ngram_indexes=[0,0], pool_int64s=[3,4],"
     " weights=[1.0,2.0]>(x) }",
+    "resize that averages as much as its sizes ask for": "(float[1,1,4,4] x, int64[4] s) => (float[a,b,c,d] y)"
+    ' { y = Resize<mode="linear", antialias=1>(x, , , s) }',
     "ambiguous resize": "(float[1,1,4,4] x) => (float[1,1,3,3] y) <float[4] s = {1,1,0.8,0.8}>"
     ' { y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s) }',
 }
@@ -255,6 +257,13 @@ DYNAMIC = {
     "gather": "(float[n,6] x) => (float[n,2] y) <int64[2] i = {0,-1}> { y = Gather<axis=1>(x, i) }",
     "topk": "(float[n,6] x) => (float[n,2] v, int64[n,2] i) <int64[1] k = {2}> { v, i = TopK(x, k) }",
     "pool": "(float[n,2,6,6] x) => (float[n,2,3,3] y) { y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }",
+    "resize by a whole factor": "(float[1,2,n,n] x) => (float[1,2,h,w] y) <float[4] s = {1,1,2,2}>"
+    ' { y = Resize<mode="linear">(x, , s) }',
+    "resize of a batch": "(float[n,2,4,5] x) => (float[n,2,6,7] y) <float[4] f = {1,1,1.5,1.4}>"
+    ' { y = Resize<mode="cubic">(x, , f) }',
+    "resize to the size of another": "(float[n,2,n,4] x) => (float[n,2,h,w] y) <int64[1] z = {0}, int64[1] two = {2},"
+    " int64[1] four = {4}, int64[1] a = {0}, int64[1] t = {3}> { s = Shape(x) b = Slice(s, z, two, a) c = Slice(s, two, four, a)"
+    ' d = Mul(c, t) e = Concat<axis=0>(b, d) y = Resize<mode="nearest">(x, , , e) }',
     "split": "(float[n,6] x) => (float[n,2] y, float[n,4] z) <int64[2] s = {2,4}> { y, z = Split<axis=1>(x, s) }",
     "gelu and erf": "(float[n,6] x) => (float[n,6] y) { a = Gelu(x) y = Erf(a) }",
 }
@@ -278,6 +287,39 @@ def test_float64_is_rounded_and_says_so() -> None:
     compiled = litert.compile_hub(hub.prepare(litert._read(model("net (double[4] x) => (double[4] y) { y = Exp(x) }"))))
     assert compiled.inputs[0].dtype == "float64"
     assert any("float64" in note for note in compiled.notes)
+
+
+COMPUTED_RESIZES = [
+    *((mode, where, "") for mode in ("linear", "cubic") for where in ("pytorch_half_pixel", "align_corners", "asymmetric")),
+    *(("nearest", "half_pixel", rounding) for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")),
+    *(("nearest", where, "floor") for where in ("align_corners", "asymmetric")),
+    ("linear", "half_pixel", ""),
+    ("cubic", "half_pixel_symmetric", ""),
+]
+
+
+@pytest.mark.parametrize(("mode", "where", "rounding"), COMPUTED_RESIZES)
+def test_resize_to_sizes_that_are_computed(mode: str, where: str, rounding: str) -> None:
+    more = f', nearest_mode="{rounding}"' if rounding else ""
+    attributes = f'mode="{mode}", coordinate_transformation_mode="{where}"{more}'
+    source = model(f"net (float[1,2,5,7] x, int64[4] s) => (float[a,b,c,d] y) {{ y = Resize<{attributes}>(x, , , s) }}")
+    interpreter = Interpreter(model_content=litert.compile(source))
+    x = draw(source, "")["x"]
+    for size in ((10, 14), (3, 9), (1, 4), (5, 7)):
+        feeds = {"x": x, "s": np.array([1, 2, *size])}
+        results = interpreter.get_signature_runner()(**feeds)
+        np.testing.assert_allclose(results["y"], source_results(source, feeds)["y"], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_by_scales_that_are_computed(mode: str) -> None:
+    source = model(f'net (float[1,2,5,7] x, float[4] s) => (float[a,b,c,d] y) {{ y = Resize<mode="{mode}">(x, , s) }}')
+    interpreter = Interpreter(model_content=litert.compile(source))
+    x = draw(source, "")["x"]
+    for scales in ((2, 1.3), (0.7, 1), (1.01, 1.02)):  # the last ones change no size: onnxruntime does nothing
+        feeds = {"x": x, "s": np.array([1, 1, *scales], np.float32)}
+        results = interpreter.get_signature_runner()(**feeds)
+        np.testing.assert_allclose(results["y"], source_results(source, feeds)["y"], rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("axis", [-2, 0, 1, 2])

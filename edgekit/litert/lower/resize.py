@@ -2,7 +2,8 @@
 
 Along each axis, Resize is a matrix of interpolation weights (result × input) that is known at compile time. Where the pair of
 matrices is one that a LiteRT kernel applies, that kernel is used; otherwise the matrices are multiplied in, or gathered where
-every row has one weight. So every mode of ONNX Resize-19 with constant sizes is exact, and none needs a case of its own.
+every row has one weight. So every mode of ONNX Resize-19 with constant sizes is exact, and none needs a case of its own. Sizes
+that are found when the model runs are those of `resize_computed`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.litert.graph import Tensor
+from edgekit.litert.lower.resize_computed import resize_by_sizes
 from edgekit.litert.lower.table import Node, lowers
 
 NATIVE = [(False, True), (False, False), (True, False)]
@@ -20,10 +22,12 @@ NATIVE = [(False, True), (False, False), (True, False)]
 
 @lowers("Resize")
 def resize(node: Node) -> None:
-    size = node.static_shape(node.x)
-    for place in (2, 3):
-        node.constant(place)  # computed scales and sizes are refused
-    result = node.static_shape(node.y)
+    crops = node.string("coordinate_transformation_mode") == "tf_crop_and_resize"
+    used = [node.input(i) for i in ((1, 2, 3) if crops else (2, 3)) if node.has_input(i)]
+    if any(t.data is None for t in used) or not (node.x.is_static and node.y.is_static):
+        resize_by_sizes(node)
+        return
+    size, result = node.static_shape(node.x), node.static_shape(node.y)
     mode = node.string("coordinate_transformation_mode", "half_pixel")
     if size == result and mode != "tf_crop_and_resize":
         node.reshape(node.x, result, out=node.y)

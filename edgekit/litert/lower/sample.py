@@ -77,13 +77,12 @@ def _taps(f: _Steps, given: Tensor, length: int, mode: str) -> list[Tap]:
     found = []
     for offset in (-1, 0, 1, 2):
         at = f("ADD", low, float(offset)) if offset else low
-        found.append(_bounded(f, at, _cubic_weight(f, share, offset), length, padding, aligned))
+        found.append(_bounded(f, at, cubic_weight(f, share, offset), length, padding, aligned))
     return found
 
 
-def _cubic_weight(f: _Steps, share: Tensor, offset: int) -> Tensor:
-    """The cubic convolution kernel (a = -0.75) at the distance between the point and its neighbour."""
-    a = -0.75
+def cubic_weight(f: Steps, share: Tensor, offset: int, a: float = -0.75) -> Tensor:
+    """The cubic convolution kernel at the distance between the point and its neighbour."""
     if offset in (0, 1):
         t = share if offset == 0 else f("SUB", f.constant(1.0), share)
         return f("ADD", f("MUL", f("MUL", f("SUB", f("MUL", t, a + 2), a + 3), t), t), 1.0)
