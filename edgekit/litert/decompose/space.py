@@ -8,6 +8,8 @@ import onnx_ir as ir
 from edgekit.layout import constant, dims, rank
 from edgekit.litert.decompose.builder import Builder, Decomposition, integer, integers, operand, string
 
+MOST_PLACES = 1 << 27
+
 
 def _col2im(node: ir.Node, b: Builder) -> list[ir.Value]:
     """Every column element is added to its pixel: one ScatterND over pixels, with batch and channels inside."""
@@ -23,6 +25,10 @@ def _col2im(node: ir.Node, b: Builder) -> list[ir.Value]:
     pads = integers(node, "pads", (0,) * 2 * n)
     batch, columns, count = b.static(x)
     cells, channels = int(np.prod(block)), columns // int(np.prod(block))
+    if cells * count > MOST_PLACES:
+        raise b.refuse(
+            f"{count} blocks of {cells} elements are too many to place one by one", "use smaller blocks", "block_shape"
+        )
     steps = [(image[i] + pads[i] + pads[n + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1 for i in range(n)]
     within = np.indices(block).reshape(n, cells, 1)
     starts = np.indices(steps).reshape(n, 1, count)

@@ -65,7 +65,7 @@ def _unsqueeze(node: Node) -> None:
 @lowers("Dropout")
 def dropout(node: Node) -> None:
     """Left in the graph only where it trains; without anything to drop it is the identity."""
-    ratio = node.constant(1)
+    ratio = node.input(1).data if node.has_input(1) else None
     if ratio is None or ratio.item() != 0:
         raise node.refuse("in training mode it drops at random", "export the model in inference mode (model.eval())", "ratio")
     node.reshape(node.x, node.x.shape, out=node.y)
