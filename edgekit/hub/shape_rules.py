@@ -5,6 +5,7 @@ A rule returns (dtype, dimensions) of the first output, or None where ONNX's inf
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -103,6 +104,18 @@ def _reduced(node: ir.Node, contents: Contents) -> Known | None:
         return None
     name = identifier(node.outputs[0].name or "reduced")
     return data.dtype, tuple(f"{name}_d{axis}" for axis in range(len(source) if keeps else len(source) - count))
+
+
+_TERM = r"[A-Za-z ]*(\.\.\.[A-Za-z ]*)?"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
+
+
+def _einsum(node: ir.Node, contents: Contents) -> Known | None:
+    """ONNX's inference finds it, but never comes to an end with other characters than those of an equation."""
+    equation = node.attributes["equation"].as_string()
+    if not _EQUATION.fullmatch(equation):
+        raise does_not_fit(node, f"{equation!r} is no equation of letters")
+    return None
 
 
 # Shapes that depend on contents ---------------------------------------------------------------------------------------
@@ -323,6 +336,7 @@ SHAPES: dict[str, Callable[[ir.Node, Contents], Known | None]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), _elementwise),
     **dict.fromkeys("ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean".split(), _reduced),
     **dict.fromkeys("ReduceMin ReduceProd ReduceSum ReduceSumSquare".split(), _reduced),
+    "Einsum": _einsum,
     "MatMul": _matmul,
     "LayerNormalization": _normalized,
     "BatchNormalization": _batch_normalized,

@@ -18,6 +18,7 @@ FITS = {
     "gather": "(float[2,n,6] a, int64[3,4] b) => (y) { y = Gather<axis=-2>(a, b) }",
     "gather_one": "(float[2,n,6] a, int64 b) => (y) { y = Gather(a, b) }",
     "concat": "(float[m,5,6] a, float[m,2,6] b) => (y) { y = Concat<axis=-2>(a, b) }",
+    "einsum": '(float[2,5,6] a, float[6,3] b) => (y) { y = Einsum<equation="... j, jk -> ...k">(a, b) }',
     "squeeze": "(float[1,n,1,6] a) => (y) <int64[2] b = {-2, 0}> { y = Squeeze(a, b) }",
     "squeeze_nothing": "(float[1,n,1,6] a) => (y) <int64[0] b = {}> { y = Squeeze(a, b) }",
     "squeeze_all": "(float[1,3,1] a) => (y) { y = Squeeze(a) }",
@@ -28,6 +29,7 @@ DOES_NOT_FIT = {
     "batch_normalization": "(float[4,5,6] a, float[6] b) => (y) { y = BatchNormalization(a, b, b, b, b) }",
     "gather": "(float[2,3] a, int64[3] b) => (y) { y = Gather<axis=2>(a, b) }",
     "concat": "(float[2,5] a, float[3,5] b) => (y) { y = Concat<axis=1>(a, b) }",
+    "einsum": '(float[2,3] a) => (y) { y = Einsum<equation="i1->i">(a) }',
     "squeeze": "(float[1,3,1] a) => (y) <int64[1] b = {1}> { y = Squeeze(a, b) }",
     "squeeze_axis": "(float[1,3,1] a) => (y) <int64[1] b = {3}> { y = Squeeze(a, b) }",
 }

@@ -22,8 +22,10 @@ def _deform_conv(node: ir.Node, b: Builder) -> list[ir.Value]:
     assert offset is not None
     batch, channels, *size = b.static(x)
     outputs, per_group, *kernel = b.static(weights)
-    if len(size) != 2:
-        raise b.refuse(f"it samples {len(size)} spatial axes", "use it on images, which have 2", "X")
+    if len(size) != 2 or len(kernel) != 2:
+        raise b.refuse(
+            f"it samples {len(size)} spatial axes with a kernel of {len(kernel)}", "use it on images, which have 2", "X"
+        )
     result, groups = b.static(node.outputs[0]), integer(node, "offset_group", 1)
     windows, taps, images = result[2] * result[3], kernel[0] * kernel[1], batch * groups
     moved = b.transpose(b.reshape(offset, (images, taps, 2, windows)), (0, 3, 1, 2))

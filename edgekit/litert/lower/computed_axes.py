@@ -10,7 +10,8 @@ from edgekit.litert.lower.steps import Steps
 
 def named(f: Steps, axes: Tensor, rank: int) -> Tensor:
     """For each of `rank` axes whether it is one of those (a vector of int32, negative from the end)."""
-    column = f.node.reshape(f("FLOOR_MOD", axes, rank), (axes.shape[0], 1), "column")
+    count = axes.shape[0] if axes.rank else 1
+    column = f.node.reshape(f("FLOOR_MOD", axes, rank), (count, 1), "column")
     found = f("EQUAL", column, f.constant(np.arange(rank), np.int32))
     return f.node.emit("REDUCE_ANY", [found, f.node.ints([0], "first")], f.temp((rank,), np.bool_), keepDims=False)
 
