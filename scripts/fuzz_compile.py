@@ -321,7 +321,7 @@ def _compare(wanted: Sequence[dict[str, np.ndarray]], results: dict[str, np.ndar
 
 
 def _random_array(binding: Any, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of an input's dtype and the source's shape; a dynamic dimension has the size 2."""
+    """Numbers of an input's dtype and the source's shape; a dynamic dimension has the size 2, an integer by itself is 1."""
     dims = [dim if isinstance(dim, int) else 2 for dim in binding.shape]
     if binding.permutation is not None:
         dims = [dims[place] for place in np.argsort(binding.permutation)]
@@ -329,7 +329,8 @@ def _random_array(binding: Any, rng: np.random.Generator) -> np.ndarray:
     if dtype.kind == "f":
         return rng.standard_normal(dims).astype(dtype)
     size = math.prod(dims)
-    return (rng.permutation(size) % (2 if dtype.kind == "b" else 5)).reshape(dims).astype(dtype)
+    numbers = rng.permutation(size) if size > 1 else np.ones(size, np.int64)  # not 0 / 0 steps, which ONNX leaves open
+    return (numbers % (2 if dtype.kind == "b" else 5)).reshape(dims).astype(dtype)
 
 
 def _place(error: BaseException) -> str:

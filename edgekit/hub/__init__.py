@@ -43,6 +43,7 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
         SourceError: The model is of an older opset, or is not consistent.
     """
     from edgekit.hub.edit import Editor
+    from edgekit.hub.passes.bind_symbols import bind_symbols
     from edgekit.hub.passes.expand_quantized import expand_quantized
     from edgekit.hub.passes.interface import settle_interface
     from edgekit.hub.passes.propagate import propagate
@@ -54,6 +55,7 @@ def prepare(model: ir.Model, *, shapes: Mapping[str, tuple[int | str, ...]] = Ma
     expand_quantized(model, since)
     edit = Editor(model)
     propagate(edit, since)
+    bind_symbols(edit)
     _simplify(edit, _patterns())
     _remove_transposes(edit)
     _simplify(edit, _everything())

@@ -85,7 +85,7 @@ def keep_known(old: ir.Value, new: ir.Value) -> None:
     have, known = shape_of(new), shape_of(old)
     if known is None or (have is not None and len(have) != len(known)):
         return
-    merged = known if have is None else tuple(b if isinstance(b, int) else a for a, b in zip(have, known, strict=True))
+    merged = known if have is None else tuple(a if isinstance(a, int) else b for a, b in zip(have, known, strict=True))
     if merged != have and not new.is_initializer() and not new.is_graph_input():
         set_shape(new, merged)
 

@@ -12,8 +12,13 @@ _RANKS: dict[str, tuple[int, ...]] = {
     "NonMaxSuppression": (3, 3),
     "RNN": (3, 3, 3, 2, 1, 3),
 }
+_SAME_RANK = {"GatherElements": 2, "ScatterElements": 3}
+"""Operators whose first inputs, so many, have one rank."""
+_NO_SCALAR = ("CumProd", "CumSum")
 _BY_PLACES = ("GatherND", "ScatterND")
 """Operators whose second input ends in an axis of coordinates in the first."""
+
+_CHECKED = frozenset((*_RANKS, *_SAME_RANK, *_NO_SCALAR, *_BY_PLACES))
 
 
 def check_ranks(node: ir.Node) -> None:
@@ -22,15 +27,25 @@ def check_ranks(node: ir.Node) -> None:
     Raises:
         SourceError: An input has another number of axes than the operator defines.
     """
-    for place, (value, rank) in enumerate(zip(node.inputs, _RANKS.get(node.op_type, ()), strict=False)):
-        found = shape_of(value) if value is not None else None
-        if found is not None and len(found) != rank:
-            raise does_not_fit(node, f"its input {place} has {len(found)} dimensions, not {rank}")
+    if node.op_type not in _CHECKED:
+        return
+    shapes = [shape_of(value) if value is not None else None for value in node.inputs]
+    for place, (shape, rank) in enumerate(zip(shapes, _RANKS.get(node.op_type, ()), strict=False)):
+        if shape is not None and len(shape) != rank:
+            raise does_not_fit(node, f"its input {place} has {len(shape)} dimensions, not {rank}")
+    ranks = [len(shape) for shape in shapes[: _SAME_RANK.get(node.op_type, 0)] if shape is not None]
+    if len(set(ranks)) > 1:
+        raise does_not_fit(node, f"its inputs have {ranks} dimensions, and must have the same number")
+    if node.op_type in _NO_SCALAR and shapes[:1] == [()]:
+        raise does_not_fit(node, "its input is a scalar, without an axis")
     if node.op_type in _BY_PLACES:
-        data, indices = (shape_of(value) if value is not None else None for value in node.inputs[:2])
+        data, indices = shapes[:2]
         if indices == ():
             raise does_not_fit(node, "its indices are a scalar, without an axis of coordinates")
         depth = indices[-1] if indices else None
-        most = len(data) - node.attributes.get_int("batch_dims", 0) if data is not None else None
+        batch = node.attributes.get_int("batch_dims", 0)
+        if batch < 0 or any(shape is not None and batch >= len(shape) for shape in (data, indices)):
+            raise does_not_fit(node, f"its batch_dims is {batch}")  # ONNX's inference does not look, and may end the process
+        most = len(data) - batch if data is not None else None
         if isinstance(depth, int) and most is not None and depth > most:
             raise does_not_fit(node, f"its indices have {depth} coordinates for data of {most} axes")

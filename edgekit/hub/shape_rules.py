@@ -320,7 +320,7 @@ def _rounded_up(size: int, around: int, begin: int, reach: int, stride: int) -> 
 def _check_window(node: ir.Node, rank: int) -> None:
     for name, count in (("kernel_shape", rank), ("strides", rank), ("dilations", rank), ("pads", 2 * rank)):
         given = node.attributes.get_ints(name)
-        if given and len(given) != count:
+        if given is not None and len(given) != count:
             raise does_not_fit(node, f"{name} is {list(given)} for {rank} spatial dimensions")
 
 

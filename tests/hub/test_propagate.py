@@ -288,6 +288,10 @@ def test_weights_that_nothing_changes_are_not_copied() -> None:
         ("g (float[3,5] x, int64[2,6] i, float[2] u) => (y) { y = ScatterND(x, i, u) }", "6 coordinates for data of 2 axes"),
         ("g (float[3,5] x, int64 i) => (y) { y = GatherND(x, i) }", "a scalar, without an axis of coordinates"),
         ("g (float[2,3,5] x, int64[2,3] i) => (y) { y = GatherND<batch_dims=1>(x, i) }", "3 coordinates for data of 2 axes"),
+        ("g (int32[2,2,2] x, int64[2,1] i) => (y) { y = GatherND<batch_dims=-7>(x, i) }", "its batch_dims is -7"),
+        ("g (float[3,5] x, int64[1,2,3] i) => (y) { y = GatherElements(x, i) }", r"its inputs have \[2, 3\] dimensions"),
+        ("g (float[1,1,4,4] x) => (y) { y = LpPool<kernel_shape=[2,2], strides: ints = []>(x) }", "strides"),
+        ("g (float x, int64 a) => (y) { y = CumSum(x, a) }", "a scalar, without an axis"),
         ("g (float[2,3,4,8] q) => (y) { y = LpNormalization<p=2>(q) z = Elu<alpha=nan>(y) }", "where it must be a number"),
         (
             "g (int64[0] n, float[2] x) => (y) { y = Loop<body = b (int64 i, bool c, float[2] v) => (bool d, float[2] w)"

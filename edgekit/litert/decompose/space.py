@@ -30,6 +30,10 @@ def _col2im(node: ir.Node, b: Builder) -> list[ir.Value]:
             f"{count} blocks of {cells} elements are too many to place one by one", "use smaller blocks", "block_shape"
         )
     steps = [(image[i] + pads[i] + pads[n + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1 for i in range(n)]
+    if min(steps) < 1 or int(np.prod(steps)) != count:
+        raise b.refuse(
+            f"its input has {count} blocks where {steps} fit", "check its block shape, pads and dilations", "block_shape"
+        )
     within = np.indices(block).reshape(n, cells, 1)
     starts = np.indices(steps).reshape(n, 1, count)
     places = [within[i] * dilations[i] + starts[i] * strides[i] - pads[i] for i in range(n)]

@@ -297,6 +297,8 @@ def _general_power(node: Node, x: Tensor, exponent: Tensor) -> None:
     dtype = x.dtype
     if dtype != exponent.dtype:
         dtype = np.dtype(np.float32) if "f" in (dtype.kind, exponent.dtype.kind) else np.dtype(np.int32)
+    if dtype.kind == "i" and exponent.data is not None and (exponent.data < 0).any():
+        raise node.refuse("its exponents are negative integers, and so is not every power one", "cast the base to float32", "Y")
     left, right = _as(node, x, dtype, "base"), _as(node, exponent, dtype, "exponent")
     if dtype == node.y.dtype:
         node.emit("POW", [left, right])
