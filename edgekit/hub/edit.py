@@ -124,7 +124,7 @@ class Editor:
         if old.is_graph_output():
             if not self._hand_over_output(old, new, producer):
                 return False
-        elif new in self._made:
+        elif new in self._made and not new.is_graph_output():
             self._swap_names(old, new)
         self.contents.pop(old, None)
         if (origin := new.producer()) is not None:

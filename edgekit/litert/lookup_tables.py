@@ -10,12 +10,13 @@ takes time at each run, so it is done only as far as the file would otherwise be
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from edgekit.litert.graph import Graph, Operator, Tensor
+from edgekit.litert.graph import Dim, Graph, Operator, Tensor
 
 TOLERATED = 0.01
 """Share of all constants that may be repetitions."""
@@ -33,34 +34,44 @@ class _Table:
     axis: int
 
     @property
-    def nbytes(self) -> int:
-        return self.entries.nbytes + self.index.nbytes
+    def saved(self) -> int:
+        """Bytes by which the constant is larger."""
+        spread = self.entries.nbytes // self.entries.shape[self.axis] * self.index.size
+        return spread - self.entries.nbytes - self.index.nbytes
 
 
 def look_up_repetitions(graph: Graph) -> None:
     """Apply it to this graph, in place."""
     total = sum(t.data.nbytes for t in graph.tensors() if t.data is not None)
-    large = {
-        t: data for op in graph.operators if op.code in ELEMENTWISE for t in op.inputs if (data := _floats(t)) is not None and t
-    }
-    excess = sum(data.nbytes for data in large.values()) - TOLERATED * total
-    if excess <= 0:
+    tolerated = TOLERATED * total
+    operands = (t for op in graph.operators if op.code in ELEMENTWISE for t in op.inputs)
+    large = list(dict.fromkeys(t for t in operands if t is not None and _is_large(t)))
+    if sum(_numbers(t).nbytes for t in large) <= tolerated:
         return
-    tables = {tensor: table for tensor, data in large.items() if (table := _table(data)) is not None}
-    saved = {tensor: large[tensor].nbytes - table.nbytes for tensor, table in tables.items()}
-    left = sum(saved.values())
-    for tensor in sorted(tables, key=lambda t: -saved[t]):
-        if left <= TOLERATED * total:
+    equal: dict[tuple[tuple[Dim, ...], bytes], list[Tensor]] = {}  # the file holds equal constants once
+    for tensor in large:
+        digest = hashlib.blake2b(np.ascontiguousarray(_numbers(tensor)).data).digest()
+        equal.setdefault((tensor.shape, digest), []).append(tensor)
+    tables = [(table, tensors) for tensors in equal.values() if (table := _table(_numbers(tensors[0]))) is not None]
+    tables.sort(key=lambda each: each[0].saved, reverse=True)
+    left = sum(table.saved for table, _ in tables)
+    for table, tensors in tables:
+        if left <= tolerated:
             return
-        left -= saved[tensor]
-        _write(graph, tensor, tables[tensor])
+        left -= table.saved
+        _write(graph, tensors, table)
 
 
-def _floats(tensor: Tensor | None) -> np.ndarray | None:
-    """The numbers of a constant that is large enough to look at."""
-    if tensor is None or tensor.data is None or tensor.dtype != np.float32 or tensor.quantization is not None:
-        return None
-    return tensor.data if tensor.data.nbytes >= SMALLEST else None
+def _is_large(tensor: Tensor) -> bool:
+    """Whether a tensor is a constant that is worth a look."""
+    if tensor.data is None or tensor.dtype != np.float32 or tensor.quantization is not None:
+        return False
+    return tensor.data.nbytes >= SMALLEST
+
+
+def _numbers(constant: Tensor) -> np.ndarray:
+    assert constant.data is not None
+    return constant.data
 
 
 def _table(data: np.ndarray) -> _Table | None:
@@ -100,10 +111,12 @@ def _entries(data: np.ndarray, start: int, stop: int) -> _Table | None:
     return _Table(entries, index, start) if same else None
 
 
-def _write(graph: Graph, tensor: Tensor, table: _Table) -> None:
-    entries = Tensor(f"{tensor.name}/table", table.entries.shape, tensor.dtype, table.entries)
-    index = Tensor(f"{tensor.name}/index", table.index.shape, table.index.dtype, table.index)
-    spread = Tensor(f"{tensor.name}/spread", tensor.shape, tensor.dtype)
+def _write(graph: Graph, constants: list[Tensor], table: _Table) -> None:
+    """Look up once what stands in several equal constants."""
+    first = constants[0]
+    entries = Tensor(f"{first.name}/table", table.entries.shape, first.dtype, table.entries)
+    index = Tensor(f"{first.name}/index", table.index.shape, table.index.dtype, table.index)
+    spread = Tensor(f"{first.name}/spread", first.shape, first.dtype)
     for op in graph.operators:
-        op.inputs = [spread if t is tensor else t for t in op.inputs]
+        op.inputs = [spread if t in constants else t for t in op.inputs]
     graph.operators.insert(0, Operator("GATHER", [entries, index], [spread], {"axis": table.axis, "batchDims": 0}))

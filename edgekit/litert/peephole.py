@@ -13,6 +13,7 @@ import numpy as np
 from edgekit.litert import reshape_rules
 from edgekit.litert.graph import Graph, Operator, Tensor
 from edgekit.litert.rewiring import Rewiring, Rule
+from edgekit.litert.row_shapes import agree_on_shapes
 
 FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 CAN_FUSE = {
@@ -38,16 +39,22 @@ LINEAR = SCALABLE | {"TRANSPOSE_CONV"}
 def simplify(graph: Graph) -> None:
     """Apply the rules to this graph and its subgraphs until nothing changes, in place."""
     for part in graph.with_subgraphs():
-        work = Rewiring(part)
-        changed = True
-        while changed:
-            changed = False
-            for op in list(part.operators):
-                if id(op) in work.alive:
-                    changed |= any(rule(work, op) for rule in RULES)
-            part.operators = [op for op in part.operators if id(op) in work.alive]
-            changed = changed or share_equal(work)
+        _apply_rules(part)
+        while agree_on_shapes(part):
+            _apply_rules(part)
         remove_dead(part)
+
+
+def _apply_rules(graph: Graph) -> None:
+    work = Rewiring(graph)
+    changed = True
+    while changed:
+        changed = False
+        for op in list(graph.operators):
+            if id(op) in work.alive:
+                changed |= any(rule(work, op) for rule in RULES)
+        graph.operators = [op for op in graph.operators if id(op) in work.alive]
+        changed = changed or share_equal(work)
 
 
 def share_equal(work: Rewiring) -> bool:

@@ -18,8 +18,8 @@ from edgekit.litert.quantized.grid import exact_integers
 
 CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 """The axis of the output channel in the weights, which are input 1."""
-SMALLEST = 256
-"""Elements: below, the operator and its scales need more than the bytes saved."""
+OVERHEAD, PER_CHANNEL = 512, 12
+"""Bytes of the operator and its tensor in the file, and of a scale and zero point."""
 LARGEST = (127, 128, *range(126, 63, -1))
 """What the largest number of a channel may be a multiple of: quantizers make it 127, or close to that."""
 PRECISION = 2.0**-22
@@ -33,13 +33,20 @@ def store_integers(graph: Graph) -> None:
         operators: list[Operator] = []
         for op in part.operators:
             weights = op.inputs[1] if op.code in CHANNELS else None
-            if weights is not None and weights.data is not None and weights.dtype == np.float32 and weights.data.size >= SMALLEST:
+            if weights is not None and _is_smaller(weights, CHANNELS[op.code]):
                 if weights not in expanded and (stored := _stored(weights, CHANNELS[op.code])) is not None:
                     expanded[weights] = Tensor(weights.name, weights.shape, weights.dtype)
                     operators.append(Operator("DEQUANTIZE", [stored], [expanded[weights]]))
                 op.inputs[1] = expanded.get(weights, weights)
             operators.append(op)
         part.operators = operators
+
+
+def _is_smaller(weights: Tensor, axis: int) -> bool:
+    """Whether a constant would be, as integers."""
+    if weights.data is None or weights.dtype != np.float32:
+        return False
+    return weights.data.size + PER_CHANNEL * weights.data.shape[axis] + OVERHEAD < weights.data.nbytes
 
 
 def _stored(weights: Tensor, axis: int) -> Tensor | None:

@@ -89,7 +89,7 @@ def test_attention_of_a_map_has_one_transpose_a_layer(size: int, batch: int) -> 
         wo=weights(16, 2 * size, 1, 1), bo=weights(16),
     )  # fmt: skip
     wide = {"BATCH_MATMUL": 5, "ADD": 1, "RESHAPE": 2, "TRANSPOSE": 1}
-    narrow = {"BATCH_MATMUL": 2, "FULLY_CONNECTED": 1, "SPLIT": 1, "RESHAPE": 3, "TRANSPOSE": 2}
+    narrow = {"BATCH_MATMUL": 2, "FULLY_CONNECTED": 1, "SPLIT": 1, "RESHAPE": 2, "TRANSPOSE": 2}
     rest = {"SOFTMAX": 1, "CONV_2D": 2}
     check(proto, {"x": weights(batch, 16, 4, 5)}, {**rest, **(wide if size == 32 else narrow)})
 

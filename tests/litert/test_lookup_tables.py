@@ -39,6 +39,11 @@ def test_relative_positions_are_looked_up() -> None:
     assert len(compiled.data) < 4 * (2 * 4 * 169 + 49 * 49) + 4096
 
 
+def test_equal_constants_are_looked_up_once() -> None:
+    bias = weights(4, 169)[None][..., RELATIVE]
+    assert operators(check(biased(bias, bias.copy(), bias.copy())).data) == {"GATHER": 1, "ADD": 3, "SOFTMAX": 3}
+
+
 def test_windows_that_are_masked_alike_are_looked_up() -> None:
     """The first axis repeats: 3 masks for 36 windows."""
     masks = weights(3, 1, 64, 64)[np.arange(36) % 3]

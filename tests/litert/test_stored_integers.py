@@ -53,6 +53,15 @@ def test_a_quantizer_gets_them_as_floats() -> None:
     assert "DEQUANTIZE" not in operators(litert.compile_hub(graph, stored_integers=False).data)
 
 
+def test_a_number_per_channel_is_no_integer_times_a_scale() -> None:
+    """One element of each channel is a multiple of anything: a depthwise 1x1 convolution stays float32."""
+    proto = model(
+        "net (float[1,512,4,4] x) => (float[1,512,4,4] y) { y = Conv<group=512>(x, w) }",
+        w=RNG.normal(size=(512, 1, 1, 1)).astype(np.float32),
+    )
+    assert "DEQUANTIZE" not in operators(litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto))).data)
+
+
 @pytest.mark.parametrize("change", ["one number off its multiple", "more than int8 holds"])
 def test_other_weights_stay_float32(change: str) -> None:
     weights = RNG.integers(-127, 128, (64, 64)).astype(np.float32) * 0.01
