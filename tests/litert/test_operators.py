@@ -136,6 +136,8 @@ SPATIAL = {
     " { y, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) }",
     "max unpool": "(float[1,1,2,2] x) => (float[1,1,4,4] y) <int64[1,1,2,2] i = {5,7,13,15}>"
     " { y = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(x, i) }",
+    "resize in proportion": "(float[1,2,5,7] x) => (float[1,2,6,9] y) <int64[2] n = {8,9}>"
+    ' { y = Resize<mode="linear", axes=[2,3], keep_aspect_ratio_policy="not_larger">(x, , , n) }',
     "resize of a signal": '(float[1,3,8] x) => (float[1,3,16] y) <float[3] s = {1,1,2}> { y = Resize<mode="linear">(x, , s) }',
     "resize of a volume": "(float[1,2,3,4,5] x) => (float[1,2,6,8,10] y) <float[5] s = {1,1,2,2,2}>"
     ' { y = Resize<mode="linear">(x, , s) }',
@@ -310,6 +312,18 @@ def test_resize_to_sizes_that_are_computed(mode: str, where: str, rounding: str)
     x = draw(source, "")["x"]
     for size in ((10, 14), (3, 9), (1, 4), (5, 7)):
         feeds = {"x": x, "s": np.array([1, 2, *size])}
+        results = interpreter.get_signature_runner()(**feeds)
+        np.testing.assert_allclose(results["y"], source_results(source, feeds)["y"], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+def test_resize_in_proportion_to_sizes_that_are_computed(policy: str) -> None:
+    attributes = f'mode="linear", axes=[2,3], keep_aspect_ratio_policy="{policy}"'
+    source = model(f"net (float[1,2,5,7] x, int64[2] s) => (float[a,b,c,d] y) {{ y = Resize<{attributes}>(x, , , s) }}")
+    interpreter = Interpreter(model_content=litert.compile(source))
+    x = draw(source, "")["x"]
+    for size in ((10, 14), (3, 9), (8, 4), (5, 8) if policy == "not_larger" else (5, 6)):
+        feeds = {"x": x, "s": np.array(size)}
         results = interpreter.get_signature_runner()(**feeds)
         np.testing.assert_allclose(results["y"], source_results(source, feeds)["y"], rtol=2e-5, atol=2e-5)
 

@@ -97,12 +97,19 @@ def _outside(wanted: list[np.ndarray]) -> np.ndarray:
 
 
 def _scales(node: Node, size: tuple[int, ...], result: tuple[int, ...]) -> list[float]:
-    """Per held axis, the scale ONNX computes with: the one given, or the ratio of the sizes."""
-    given = node.constant(2)
-    if given is None or given.size == 0:
-        return [r / s for r, s in zip(result, size, strict=True)]
-    logical = dict(zip(node.integers("axes", range(len(given))), given.tolist(), strict=True))
+    """Per held axis, the scale ONNX computes with: the one given, or the ratio of the sizes; with an aspect ratio to keep, the
+    smallest or the largest of the ratios that were asked for."""
+    given, asked = node.constant(2), node.constant(3)
     order = (0, *range(2, len(size)), 1)
+    policy = node.string("keep_aspect_ratio_policy", "stretch")
+    if given is None or given.size == 0:
+        if policy == "stretch" or asked is None:
+            return [r / s for r, s in zip(result, size, strict=True)]
+        axes = [axis % len(size) for axis in node.integers("axes", range(len(asked)))]
+        ratios = [int(sides) / size[order.index(axis)] for axis, sides in zip(axes, asked, strict=True)]
+        factor = min(ratios) if policy == "not_larger" else max(ratios)
+        return [factor if axis in axes else 1.0 for axis in order]
+    logical = dict(zip(node.integers("axes", range(len(given))), given.tolist(), strict=True))
     return [logical.get(axis, 1.0) for axis in order]
 
 

@@ -36,16 +36,15 @@ class Axis:
 
 
 def resize_by_sizes(node: Node) -> None:
-    """ONNX Resize-19 but for antialias and aspect ratios. Float32 throughout, in the order of onnxruntime."""
+    """ONNX Resize-19 but for antialias. Float32 throughout, in the order of onnxruntime."""
     x, f = node.x, Steps(node)
     mode, coordinates = node.string("mode", "nearest"), node.string("coordinate_transformation_mode", "half_pixel")
     if node.integer("antialias", 0):
         raise node.refuse(
             "how many pixels are averaged depends on sizes that are computed", "make the sizes constant", "antialias"
         )
-    if node.string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise node.refuse("it keeps the aspect ratio of sizes that are computed", "make the sizes constant", "sizes")
-    whole = _has(node, 3) or _whole_scales(node)
+    keeps = node.string("keep_aspect_ratio_policy", "stretch") != "stretch"
+    whole = (_has(node, 3) and not keeps) or _whole_scales(node)
     if coordinates == "align_corners" and not whole:
         raise node.refuse(
             "its scales may give no whole sizes, and with align_corners ONNX and onnxruntime then disagree on what it computes",
@@ -54,7 +53,7 @@ def resize_by_sizes(node: Node) -> None:
         )
     if mode != "nearest" and x.dtype.kind != "f":
         raise node.refuse(f"it interpolates {x.dtype}, to sizes that are computed", "cast it to float32 before", "mode")
-    axes = _unless_equal(f, [_axis(f, held, logical) for held, logical in _moved(node)])
+    axes = _unless_equal(f, _in_proportion(f, [_axis(f, held, logical) for held, logical in _moved(node)]))
     if not axes:
         node.reshape(x, node.y.shape, out=node.y)
         return
@@ -87,6 +86,7 @@ def _moved(node: Node) -> list[tuple[int, int]]:
     order = (0, *range(2, rank), 1) if rank > 2 else tuple(range(rank))
     given = {axis % rank for axis in node.integers("axes", range(rank))}
     crops = node.string("coordinate_transformation_mode") == "tf_crop_and_resize"
+    keeps = node.string("keep_aspect_ratio_policy", "stretch") != "stretch"
     scales = node.input(2).data if _has(node, 2) else None
     places = {axis % rank: i for i, axis in enumerate(node.integers("axes", range(rank)))}
 
@@ -95,7 +95,7 @@ def _moved(node: Node) -> list[tuple[int, int]]:
             return False
         if scales is not None:
             return bool(scales.reshape(-1)[places[logical]] == 1)
-        return _has(node, 3) and node.x.shape[held] == node.y.shape[held]
+        return _has(node, 3) and not keeps and node.x.shape[held] == node.y.shape[held]
 
     return [(held, logical) for held, logical in enumerate(order) if logical in given and not stays(held, logical)]
 
@@ -109,6 +109,20 @@ def _axis(f: Steps, held: int, logical: int) -> Axis:
         return Axis(held, logical, size, result, None)
     scale = _number(f, node.input(2), place)
     return Axis(held, logical, size, f.cast(f.one("FLOOR", f("MUL", f.cast(size, np.float32), scale)), np.int32), scale)
+
+
+def _in_proportion(f: Steps, axes: list[Axis]) -> list[Axis]:
+    """With an aspect ratio to keep, all axes are resized by the smallest or the largest of the ratios asked for."""
+    policy = f.node.string("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch" or not _has(f.node, 3) or not axes:
+        return axes
+    sizes = [f.cast(axis.size, np.float32) for axis in axes]
+    ratios = [f("DIV", f.cast(axis.result, np.float32), size) for axis, size in zip(axes, sizes, strict=True)]
+    factor = ratios[0]
+    for ratio in ratios[1:]:
+        factor = f("MINIMUM" if policy == "not_larger" else "MAXIMUM", factor, ratio)
+    results = [f.one("FLOOR", f("ADD", f("MUL", factor, size), 0.5)) for size in sizes]
+    return [replace(axis, result=f.cast(r, np.int32), scale=factor) for axis, r in zip(axes, results, strict=True)]
 
 
 def _unless_equal(f: Steps, axes: list[Axis]) -> list[Axis]:
