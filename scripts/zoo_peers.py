@@ -124,6 +124,8 @@ class Peers:
         """The peer's process, and its version."""
         if peer not in self._started:
             python = sys.executable if peer == "tflite-converter" else str(peer_models.peer_python(peer))
+            if not Path(python).exists():
+                sys.exit(f"{peer} is not installed: run scripts/bench_convert.py --setup, or leave the peers out with --no-peers")
             one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
             command = [python, str(peer_models.WORKER), peer, "--serve", "--warm", str(self.warm)]
             process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,14 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 import tflite_facts
 import zoo
 import zoo_page
+import zoo_peers
 import zoo_results
 import zoo_worker
 from convert_worker import ChannelsLast, convert
 from own_process import in_own_process
-from zoo_models import entries
+from zoo_models import Built, Entry, entries
 from zoo_results import Made, Result, judged
 
 from edgekit import litert
+from edgekit.sources import open_source
 
 FAST = {"timm/test_resnet": "timm", "timm/test_vit": "timm", "transformers/llama-cache": "transformers"}
 WORKER = Path(zoo.__file__).with_name("convert_worker.py")
@@ -181,6 +184,31 @@ def test_a_converter_is_timed_without_its_first_time(network: Path, tmp_path: Pa
     figures = convert("edgekit", network, tmp_path / "made.tflite", ChannelsLast((0,)), network)
     assert 0 < figures["cpu_seconds"] < 5
     assert (tmp_path / "made.tflite").exists()
+
+
+def test_a_peer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("torch")
+    monkeypatch.setitem(zoo_peers.PEERS, "keras", ("tflite-converter",))
+    source = open_source(str(zoo_peers.SAMPLES / "digits.keras"))
+    feeds = {"image": np.random.default_rng(5).random((1, 8, 8, 1), np.float32)}
+    built = Built(source, feeds, lambda folder: shutil.copyfile(zoo_peers.SAMPLES / "digits.keras", folder / "model.keras"))
+    folder, file = tmp_path / "network", tmp_path / "ours.tflite"
+    zoo_worker.export(Entry("keras/digits", lambda: built), folder)
+    checked = zoo_worker.check(folder, file)
+    with zoo_peers.Peers(8) as peers:
+        assert not peers.lacks_program("keras", folder, {})
+        made = peers.make("keras", folder, checked, None, {})
+        peer = made["tflite-converter"]
+        assert peer.outcome == "exact", peer.reason
+        assert peer.operators
+        assert peer.convert_s
+        assert len(zoo_peers.latencies(folder, file, made, 0.1, 3)) == 2
+        zoo_peers.tidy(folder, made)
+        assert not zoo_worker.program(folder)
+        assert peers.make("keras", folder, checked, None, made) == made
+        assert not peers.lacks_program("keras", folder, made)
+        assert peers.lacks_program("keras", folder, {})
 
 
 def test_the_page_names_what_does_not_work_and_what_is_missed() -> None:
