@@ -10,7 +10,7 @@ import pytest
 from edgekit import hub, litert
 
 from .running import artifact_results, model, operators, relative_error, source_results
-from .test_graph_passes import check, weights
+from .test_graph_passes import check, compiled_as_it_is, weights
 
 pytestmark = pytest.mark.usefixtures("small_products")
 
@@ -92,6 +92,27 @@ def test_attention_of_a_map_has_one_transpose_a_layer(size: int, batch: int) -> 
     narrow = {"BATCH_MATMUL": 2, "FULLY_CONNECTED": 1, "SPLIT": 1, "RESHAPE": 2, "TRANSPOSE": 2}
     rest = {"SOFTMAX": 1, "CONV_2D": 2}
     check(proto, {"x": weights(batch, 16, 4, 5)}, {**rest, **(wide if size == 32 else narrow)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "perm"),
+    [((2, 3, 5, 2, 32), (0, 3, 1, 2, 4)), ((1, 3, 5, 2, 32), (0, 3, 1, 2, 4)), ((1, 15, 1, 2, 32), (2, 0, 3, 1, 4))],
+    ids=["blocks of tokens", "in one image", "axes of size 1"],
+)
+def test_heads_of_tokens_in_several_axes_are_projected_in_front(shape: tuple[int, ...], perm: tuple[int, ...]) -> None:
+    """NesT has blocks of tokens; queries that are cut out of one result for all three keep an axis of size 1."""
+    tokens, turned = [shape[0], shape[1], shape[2], 16] if shape[2] > 1 else [*shape[:2], 16], [shape[a] for a in perm]
+    proto = model(
+        f"""net (float{tokens} x) => (float{turned} y) {{
+            m = MatMul(x, w) p = Add(m, b) r = Reshape(p, s) y = Transpose<perm={list(perm)}>(r)
+        }}""",
+        w=weights(16, 64), b=weights(64), s=np.array(shape),
+    )  # fmt: skip
+    feeds = {"x": weights(*tokens)}
+    compiled = compiled_as_it_is(proto)
+    assert relative_error(source_results(proto, feeds)["y"], artifact_results(compiled, feeds)["y"]) < 2e-6
+    assert {"BATCH_MATMUL": 1, "ADD": 1}.items() <= operators(compiled.data).items()
+    assert "TRANSPOSE" not in operators(compiled.data)
 
 
 def test_narrow_heads_are_projected_together() -> None:
