@@ -12,7 +12,7 @@ _RANKS: dict[str, tuple[int, ...]] = {
     "NonMaxSuppression": (3, 3),
     "RNN": (3, 3, 3, 2, 1, 3),
 }
-_SAME_RANK = {"GatherElements": 2, "ScatterElements": 3}
+_SAME_RANK = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "GatherElements": 2, "ScatterElements": 3}
 """Operators whose first inputs, so many, have one rank."""
 _NO_SCALAR = ("CumProd", "CumSum")
 _BY_PLACES = ("GatherND", "ScatterND")

@@ -15,6 +15,7 @@ def ones(*shape: int) -> str:
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
+        ("g (float[1,k] x) => (float[1,1,1,2] y) <int64[4] s = {1, 1, 1, 2}> { y = Reshape(x, s) }", "[1,2]"),
         (f"g (float[n,k] x) => (float[n,4] y) <float[2,4] w = {ones(2, 4)}> {{ y = MatMul(x, w) }}", "[n,2]"),
         ("g (float[n,k] x, float[2,4] w) => (float[n,4] y) { y = MatMul(x, w) }", "[n,2]"),
         ("g (float[k,k] x, float[2,4] w) => (float[m,4] y) { y = MatMul(x, w) }", "[2,2]"),
@@ -30,6 +31,7 @@ def ones(*shape: int) -> str:
         (f"g (float[n,k] x) => (y) <float[2,4] w = {ones(2, 4)}> {{ r = Relu(x) t = Add(r, x) y = MatMul(t, w) }}", "[n,2]"),
     ],
     ids=[
+        "reshape",
         "matmul",
         "fed weights",
         "square",

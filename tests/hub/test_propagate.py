@@ -291,6 +291,8 @@ def test_weights_that_nothing_changes_are_not_copied() -> None:
         ("g (int32[2,2,2] x, int64[2,1] i) => (y) { y = GatherND<batch_dims=-7>(x, i) }", "its batch_dims is -7"),
         ("g (float[3,5] x, int64[1,2,3] i) => (y) { y = GatherElements(x, i) }", r"its inputs have \[2, 3\] dimensions"),
         ("g (float[1,1,4,4] x) => (y) { y = LpPool<kernel_shape=[2,2], strides: ints = []>(x) }", "strides"),
+        ("g (int64[3] x) => (y) <int64[3] i = {1, 4, 4}> { y = Gather(x, i) }", "picks what is not there"),
+        ("g (float[1,1,3,3] x, float[1,2,3,3,4] w) => (y) { y = ConvTranspose<kernel_shape=[3,3]>(x, w) }", "same number"),
         ("g (float x, int64 a) => (y) { y = CumSum(x, a) }", "a scalar, without an axis"),
         ("g (float[2,3,4,8] q) => (y) { y = LpNormalization<p=2>(q) z = Elu<alpha=nan>(y) }", "where it must be a number"),
         (

@@ -7,17 +7,18 @@ An exporter may leave every dimension open. Where one can be a single number it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import onnx_ir as ir
 
 from edgekit.hub import dims, facts, infer
-from edgekit.hub.edit import Editor, graphs
+from edgekit.hub.edit import Editor, graphs, integers, static_shape
 from edgekit.hub.passes.propagate import propagate
 
 
 def bind_symbols(edit: Editor) -> None:
-    """Give the symbols of the model's inputs the numbers that products and convolutions ask for, and settle the model again.
+    """Give the symbols of the model's inputs the numbers that products, convolutions and Reshapes ask for.
 
     A symbol that is asked to be two different numbers stays open, and is refused where it does not fit.
     """
@@ -45,7 +46,10 @@ def bind_symbols(edit: Editor) -> None:
 
 def _equal_sizes(node: ir.Node) -> Iterator[tuple[dims.Dim, dims.Dim]]:
     """Sizes of a node's first two inputs that have to be equal."""
-    if node.domain != "" or node.op_type not in _PRODUCTS:
+    if node.domain != "" or node.op_type not in _DECIDING:
+        return
+    if node.op_type == "Reshape":
+        yield from _refilled(node)
         return
     data, weights = (facts.shape_of(value) if value is not None else None for value in node.inputs[:2])
     if not data or not weights:
@@ -62,6 +66,20 @@ def _equal_sizes(node: ir.Node) -> Iterator[tuple[dims.Dim, dims.Dim]]:
             yield data[1], weights[0]
         case "GRU" | "LSTM" | "RNN":
             yield data[-1], weights[-1]
+        case "AffineGrid" if grid := integers(node.inputs[1]):
+            yield data[0], grid[0]
 
 
-_PRODUCTS = frozenset(("Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN"))
+def _refilled(node: ir.Node) -> Iterator[tuple[dims.Dim, dims.Dim]]:
+    """The one open size of what gets a shape of numbers."""
+    data = facts.shape_of(node.inputs[0]) if node.inputs[0] is not None else None
+    result = static_shape(node.outputs[0])
+    opened = [dim for dim in data or () if isinstance(dim, str)]
+    if result is None or len(opened) != 1:
+        return
+    rest = math.prod(dim for dim in data or () if isinstance(dim, int))
+    if rest and math.prod(result) % rest == 0:
+        yield opened[0], math.prod(result) // rest
+
+
+_DECIDING = frozenset(("AffineGrid", "Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul", "RNN", "Reshape"))

@@ -86,7 +86,7 @@ def fold(node: ir.Node, edit: Editor) -> bool:
     if node.domain != "" or not node.outputs:
         return False
     known = edit.contents.get(node.outputs[0])
-    if known is not None and len(node.outputs) == 1 and all(isinstance(item, int) for item in known):
+    if known is not None and len(node.outputs) == 1 and all(isinstance(item, int) and abs(item) < 1 << 63 for item in known):
         output = node.outputs[0]
         dims = static_shape(output)
         if dims is not None and output.dtype is not None:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgekit.hub.edit import Editor, array, is_constant, producer, scalar, shape, sole_consumer, static_shape
 from edgekit.hub.evaluate import evaluate
+from edgekit.hub.facts import does_not_fit
 
 _NEUTRAL = {"And": True, "Or": False, "Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 _LARGEST_LOOK = 1 << 20  # elements of data whose order under a gather is looked at
@@ -83,7 +84,10 @@ def gather_in_order(node: ir.Node, edit: Editor) -> bool:
     size = int(np.prod(given))
     if size > _LARGEST_LOOK or size != np.prod(result):
         return False
-    places = evaluate(node, [np.arange(size).reshape(given), array(indices)], edit.opset)
+    try:
+        places = evaluate(node, [np.arange(size).reshape(given), array(indices)], edit.opset)
+    except IndexError as error:
+        raise does_not_fit(node, f"it picks what is not there ({error})") from error
     if places is None or not np.array_equal(places[0].reshape(-1), np.arange(size)):
         return False
     target = edit.constant(np.array(result, np.int64), f"{node.outputs[0].name}_shape", node.graph)
