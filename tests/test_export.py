@@ -203,7 +203,7 @@ def quantized_digits(request, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("quantized") / "digits.onnx"
     form = QuantFormat[request.param]
-    quantize_static(DIGITS, path, Reader(), quant_format=form, activation_type=QuantType.QInt8, per_channel=True)
+    quantize_static(onnx.load(DIGITS), path, Reader(), quant_format=form, activation_type=QuantType.QInt8, per_channel=True)
     return path
 
 
