@@ -1,10 +1,10 @@
 """The hub graph made ready for int8: once, for both runtimes.
 
-    equalize channels → round weights and correct the biases → narrow the ranges
+    equalize channels → narrow the ranges → round weights → correct the biases
 
-All three are textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and need no
-training. The first and the last help some networks and harm others (docs/precisions.md has the figures): they are taken only
-where they help on calibration samples that they have not seen.
+All four are textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and need no
+training. The first two help some networks and harm others (docs/precisions.md has the figures): they are taken only where they
+help on calibration samples that they have not seen.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     equalization, narrow = _best_way(hub, feeds, recipe)
     measured = _measured(hub, feeds, equalization)
     ranges = measured.ranges(narrow)
-    result = measured.corrected(ranges)
-    notes = ["biases corrected for rounding"]
+    result = measured.rounded(ranges, learned=True)
+    notes = ["weights rounded by what they are multiplied with; biases corrected for it"]
     notes += [equalization] if equalization else []
     notes += ["ranges of least squared error instead of the extremes"] if narrow else []
     return Conditioned(result, ranges if narrow else {}, ("; ".join(notes),))
@@ -91,7 +91,7 @@ def _best_way(hub: ir.Model, feeds: Sequence[Feeds], recipe: Recipe) -> tuple[st
         measured = _measured(hub, seen, equalization)
         for narrow in (False, True) if recipe.ranges == "minmax" else (False,):
             ranges = measured.ranges(narrow)
-            rounded = to_proto(_with_rounded_weights(measured.corrected(ranges)))
+            rounded = to_proto(measured.rounded(ranges, learned=False))
             errors[equalization, narrow] = relative_error(exact, outputs(with_rounding(rounded, ranges), held_back))
     best = min(errors, key=lambda way: errors[way])
     plainest = (NO_EQUALIZATION, False)
@@ -120,24 +120,27 @@ class _Measured:
         ends = extremes(self.statistics)
         return ends | least_error(histograms(self.proto, self.feeds, ends), ends) if narrow else ends
 
-    def corrected(self, ranges: Mapping[str, tuple[float, float]]) -> ir.Model:
-        """A copy whose biases make up for the mean error of each layer when its weights and its input are rounded.
+    def rounded(self, ranges: Mapping[str, tuple[float, float]], *, learned: bool) -> ir.Model:
+        """A copy with all weights on their steps, and biases that make up for the mean error of each layer.
 
         That is the rounded weights times the mean of the rounded input, less the same without rounding. Layers without a bias
-        of their own are left alone. Paddings are taken to hold the mean as well.
+        of their own keep that error. Paddings are taken to hold the mean as well.
         """
+        from edgekit.quantize.rounding import covariances, round_by_covariance
         from edgekit.quantize.statistics import rounded_means
         from edgekit.quantize.weights import layer, rounded
 
         result = self.model.clone()
         layers = [found for node in result.graph if (found := layer(node)) is not None]
         means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers})
+        seen = covariances(self.proto, self.feeds, layers) if learned else {}
         for found in layers:
-            if found.bias is None or found.takes not in means:
-                continue
-            exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
-            error = (rounded(found.kernel) * found.per_input(means[found.takes]) - exact).sum((1, 2))
-            found.store_bias(found.bias - error)
+            covariance = seen.get(found.makes)
+            kernel = rounded(found.kernel) if covariance is None else round_by_covariance(found, covariance)
+            if found.bias is not None and found.takes in means:
+                exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
+                found.store_bias(found.bias - (kernel * found.per_input(means[found.takes]) - exact).sum((1, 2)))
+            found.store(kernel)
         return result
 
 
@@ -152,14 +155,3 @@ def _measured(hub: ir.Model, feeds: Sequence[Feeds], equalization: str) -> _Meas
     if equalization and equalize(model, statistics, across_clips=across_clips):
         statistics = channels(to_proto(model), feeds)
     return _Measured(model, to_proto(model), feeds, statistics)
-
-
-def _with_rounded_weights(model: ir.Model) -> ir.Model:
-    from edgekit.quantize.weights import layer, rounded
-
-    result = model.clone()
-    for node in result.graph:
-        found = layer(node)
-        if found is not None:
-            found.store(rounded(found.kernel))
-    return result

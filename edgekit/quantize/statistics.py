@@ -32,7 +32,7 @@ class Channels:
 def channels(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, Channels]:
     """The statistics of every float32 value with channels, by name."""
     found: dict[str, list[np.ndarray]] = {}
-    for name, array in _values(model, feeds):
+    for name, array in values(model, feeds):
         if array.ndim < 2:
             continue
         axes = (0, *range(2, array.ndim))
@@ -65,7 +65,7 @@ def histograms(
     alike, one picture of CIFAR-10 whose activations reach 230 would set the steps for a thousand that stay below 60.
     """
     found: dict[str, np.ndarray] = {}
-    for name, array in _values(model, feeds):
+    for name, array in values(model, feeds):
         low, high = ranges.get(name, (0.0, 0.0))
         if low < high:
             elements = array.reshape(-1)[:: array.size // ELEMENTS + 1]
@@ -82,7 +82,7 @@ def rounded_means(
     That is not the mean of the channel: a range cuts off, and a channel of few steps is rounded mostly down or mostly up.
     """
     found: dict[str, np.ndarray] = {}
-    for name, array in _values(model, feeds, only):
+    for name, array in values(model, feeds, only):
         if array.ndim < 2 or name not in ranges or name not in only:
             continue
         low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
@@ -94,7 +94,7 @@ def rounded_means(
     return found
 
 
-def _values(
+def values(
     model: onnx.ModelProto, feeds: Sequence[Feeds], only: Container[str] | None = None
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Every float32 input, output and value between them (or `only` those between) of every run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,19 @@ class Layer:
     def depthwise(self) -> bool:
         """One input channel per group: input channel i feeds the outputs i * m up to (i + 1) * m."""
         return self.groups > 1 and self.kernel.shape[1] == 1
+
+    @property
+    def has_window(self) -> bool:
+        """Whether it is known what its sums are made of: not where a convolution's padding depends on an unknown size."""
+        return self.node.op_type == "Gemm" or self.node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+
+    @property
+    def window(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Of a convolution: strides, dilations and pads (all beginnings, then all ends)."""
+        dims = len(self.node.inputs[1].shape) - 2  # type: ignore[arg-type, union-attr]
+        attributes, ones = self.node.attributes, [1] * dims
+        pads = list(attributes.get_ints("pads", [0] * 2 * dims) or [])
+        return attributes.get_ints("strides", ones) or ones, attributes.get_ints("dilations", ones) or ones, pads
 
     def per_input(self, channels: np.ndarray) -> np.ndarray:
         """A number per input channel, broadcast to the form of `kernel`."""
@@ -76,8 +90,12 @@ def layer(node: ir.Node) -> Layer | None:
 
 def rounded(kernel: np.ndarray) -> np.ndarray:
     """The kernel as both quantizers round it: symmetric int8, one scale per output channel."""
-    scale = np.maximum(np.abs(kernel).max((1, 2), keepdims=True), 1e-12) / 127
-    return np.round(kernel / scale) * scale
+    return np.round(kernel / steps(kernel)) * steps(kernel)
+
+
+def steps(kernel: np.ndarray) -> np.ndarray:
+    """The step of each output channel, broadcast to the form of the kernel: its largest weight is 127 of them."""
+    return np.maximum(np.abs(kernel).max((1, 2), keepdims=True), 1e-12) / 127
 
 
 def put(value: ir.Value, array: np.ndarray) -> None:
