@@ -100,7 +100,8 @@ def check(folder: Path, output: Path) -> Checked:
     weight_bytes = _constant_bytes(onnx_ir.load(folder / "model.onnx"))
     try:
         start = time.process_time()
-        compiled = compile_hub(prepare(onnx_ir.load(folder / "model.onnx")), input_layout="nhwc", output_layout="nhwc")
+        hub = prepare(onnx_ir.load(folder / "model.onnx"))
+        compiled = compile_hub(hub, input_layout="nhwc", output_layout="nhwc", stored_integers=True)
         output.write_bytes(compiled.data)
         ours = Made(
             "", convert_s=time.process_time() - start, bytes=len(compiled.data), operators=sum(compiled.operators.values())

@@ -75,7 +75,7 @@ def compile(
     from edgekit import hub
 
     prepared = hub.prepare(_read(model), shapes=shapes or {})
-    return _compile(prepared, input_layout, output_layout, precision).data
+    return _compile(prepared, input_layout, output_layout, precision, stored_integers=True).data
 
 
 @paused_collection()
@@ -85,18 +85,18 @@ def compile_hub(
     input_layout: str = "keep",
     output_layout: str = "keep",
     precision: str = "fp32",
-    stored_integers: bool = True,
+    stored_integers: bool = False,
 ) -> Compiled:
     """Compile the hub graph, which stays as it is; see `compile` for the other arguments.
 
     Args:
-        stored_integers: Weights that are int8 times a scale are stored so (edgekit.litert.stored_integers). A quantizer wants
-            them as float32 constants.
+        stored_integers: Weights that are int8 times a scale are stored so (edgekit.litert.stored_integers), as `compile` does.
+            A quantizer wants them as float32 constants.
     """
     return _compile(hub.clone(), input_layout, output_layout, precision, stored_integers)
 
 
-def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: str, stored_integers: bool = True) -> Compiled:
+def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: str, stored_integers: bool) -> Compiled:
     for layout in (input_layout, output_layout):
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")

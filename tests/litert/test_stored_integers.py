@@ -41,7 +41,7 @@ def stored(spelling: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_they_stay_int8_in_the_file(spelling: str, resolver: OpResolverType) -> None:
     proto, feeds = stored(spelling), {"x": RNG.normal(size=(1, 16, 6, 6)).astype(np.float32)}
-    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)))
+    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), stored_integers=True)
     assert operators(compiled.data)["DEQUANTIZE"] == 4
     assert len(compiled.data) < 2 * sum(int(np.prod(shape)) for shape in SHAPES)
     runner = Interpreter(model_content=compiled.data, experimental_op_resolver_type=resolver).get_signature_runner()
@@ -50,7 +50,7 @@ def test_they_stay_int8_in_the_file(spelling: str, resolver: OpResolverType) -> 
 
 def test_a_quantizer_gets_them_as_floats() -> None:
     graph = hub.prepare(ir.serde.deserialize_model(stored("DequantizeLinear")))
-    assert "DEQUANTIZE" not in operators(litert.compile_hub(graph, stored_integers=False).data)
+    assert "DEQUANTIZE" not in operators(litert.compile_hub(graph).data)
 
 
 def test_a_number_per_channel_is_no_integer_times_a_scale() -> None:
@@ -59,7 +59,9 @@ def test_a_number_per_channel_is_no_integer_times_a_scale() -> None:
         "net (float[1,512,4,4] x) => (float[1,512,4,4] y) { y = Conv<group=512>(x, w) }",
         w=RNG.normal(size=(512, 1, 1, 1)).astype(np.float32),
     )
-    assert "DEQUANTIZE" not in operators(litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto))).data)
+    assert "DEQUANTIZE" not in operators(
+        litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), stored_integers=True).data
+    )
 
 
 @pytest.mark.parametrize("change", ["one number off its multiple", "more than int8 holds"])
@@ -71,14 +73,16 @@ def test_other_weights_stay_float32(change: str) -> None:
         weights[:, 3] = np.arange(64) * 10 - 300
         weights[0, 3] = 0.37
     proto = model("net (float[1,64] x) => (float[1,64] y) { y = MatMul(x, w) }", w=weights)
-    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)))
+    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), stored_integers=True)
     assert operators(compiled.data) == {"FULLY_CONNECTED": 1}
 
 
 def test_half_precision_leaves_them_as_they_are() -> None:
     graph, x = hub.prepare(ir.serde.deserialize_model(stored("Cast and Mul"))), RNG.normal(size=(1, 16, 6, 6)).astype(np.float32)
     whole, half = (
-        Interpreter(model_content=litert.compile_hub(graph, precision=precision).data).get_signature_runner()(x=x)["y"]
+        Interpreter(
+            model_content=litert.compile_hub(graph, precision=precision, stored_integers=True).data
+        ).get_signature_runner()(x=x)["y"]
         for precision in ("fp32", "fp16")
     )
     assert relative_error(whole, half) < 2e-6
