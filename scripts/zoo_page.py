@@ -18,6 +18,7 @@ TITLES = {
     "timm": "timm",
     "keras": "keras.applications",
 }
+NOISE = 0.02
 NAMES = {"onnx2tf": "onnx2tf", "litert-torch": "litert-torch", "tflite-converter": "TFLiteConverter"}
 INTRODUCTION = """\
 # The zoo
@@ -101,6 +102,10 @@ def page(results: Sequence[Result], total: int) -> str:
     beside = sum(1 for r in results if r.peers)
     lines = [INTRODUCTION, "", COLUMNS, ""]
     lines += [f"{len(results)} of {total} networks have been run, {beside} of them beside the peers."]
+    codes = Counter(r.ours.code for r in results).most_common()
+    lines += [
+        "Commits of edgekit's code, and the networks run by each: " + ", ".join(f"{code} {count}" for code, count in codes) + "."
+    ]
     lines += [EARLIER] if any(r.ours.fine and r.ours.convert_s is None for r in results) else []
     lines += [""]
     lines += _outcomes(results)
