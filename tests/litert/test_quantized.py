@@ -498,7 +498,7 @@ def test_weights_alone_are_multiplied_in_float(dtype: int, block: int) -> None:
         sw=scales,
     )
     source.graph.initializer.append(onnx.helper.make_tensor("wq", dtype, (32, 10), integers.reshape(-1).tolist()))
-    made = compiled(source)
+    made = compiled(source, stored_integers=True)
     assert operators(made.data) == {"FULLY_CONNECTED": 1} | ({} if block else {"DEQUANTIZE": 1})
     feeds = {"x": generator.normal(size=(1, 32)).astype(np.float32)}
     assert relative_error(source_results(source, feeds)["y"], artifact_results(made, feeds)["y"]) < 1e-6
