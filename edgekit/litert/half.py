@@ -6,6 +6,8 @@ XNNPACK and the GPU delegate take the half-precision weights themselves and drop
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from edgekit.litert.graph import Graph, Operator, Tensor
@@ -13,6 +15,8 @@ from edgekit.litert.graph import Graph, Operator, Tensor
 SMALLEST = 8  # elements; a smaller constant stays float32, where it costs less than the operator that would expand it
 HALF_MAX = float(np.finfo(np.float16).max)
 HALF_LEAST = 2.0**-12  # from here down float16 has fewer and fewer of its 11 bits, and nothing below 6e-8
+
+COMPARED = 1 << 17  # bytes of a constant up to which equal ones are found, which are then expanded by one operator
 
 # What a spectrum goes through between its filters and its logarithm: sums, products and powers of what the filters give, and
 # operators that only move values. Anything else (an activation, a softmax) bounds the values, and the filters before it are safe.
@@ -38,7 +42,8 @@ def to_half(graph: Graph) -> list[str]:
         if logged:
             kept = f"{len(logged)} of their constants"
             notes.append(f"the filters before a logarithm stay float32 ({kept}): in half precision their leakage would show")
-        expanded: dict[Tensor, Tensor] = {}
+        expanded: dict[Hashable, Tensor] = {}
+        beyond: dict[str, list[str]] = {}
         operators: list[Operator] = []
         for op in part.operators:
             for i, tensor in enumerate(op.inputs):
@@ -46,18 +51,28 @@ def to_half(graph: Graph) -> list[str]:
                     continue
                 if tensor in logged:
                     continue
-                if tensor not in expanded:
+                key = _key(tensor)
+                if key not in expanded:
                     largest = np.abs(tensor.data).max(initial=0.0)
                     if largest > HALF_MAX or 0 < largest < HALF_LEAST:
-                        notes.append(f"{tensor.name} stays float32: its largest value is {largest:.3g}")
+                        beyond.setdefault(f"{largest:.3g}", []).append(tensor.name)
                         continue
                     half = Tensor(f"{tensor.name}/half", tensor.shape, np.dtype(np.float16), tensor.data.astype(np.float16))
-                    expanded[tensor] = Tensor(tensor.name, tensor.shape, tensor.dtype)
-                    operators.append(Operator("DEQUANTIZE", [half], [expanded[tensor]]))
-                op.inputs[i] = expanded[tensor]
+                    expanded[key] = Tensor(tensor.name, tensor.shape, tensor.dtype)
+                    operators.append(Operator("DEQUANTIZE", [half], [expanded[key]]))
+                op.inputs[i] = expanded[key]
             operators.append(op)
         part.operators = operators
+        for largest, names in beyond.items():
+            more = f" (as do {len(names) - 1} others of that kind)" if len(names) > 1 else ""
+            notes.append(f"{names[0]} stays float32: its largest value is {largest}{more}")
     return notes
+
+
+def _key(tensor: Tensor) -> Hashable:
+    """What equal constants have in common; of a large one, itself."""
+    assert tensor.data is not None
+    return (tensor.shape, tensor.data.tobytes()) if tensor.data.nbytes <= COMPARED else tensor
 
 
 def _filters_before_logarithm(graph: Graph) -> set[Tensor]:

@@ -11,6 +11,8 @@ the integers once, when it loads them, as it does half-precision weights.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
@@ -30,16 +32,31 @@ def store_integers(graph: Graph) -> None:
     """Apply it to this graph and its subgraphs, in place."""
     for part in graph.with_subgraphs():
         expanded: dict[Tensor, Tensor] = {}
+        made: dict[bytes, Tensor] = {}
         operators: list[Operator] = []
         for op in part.operators:
             weights = op.inputs[1] if op.code in CHANNELS else None
             if weights is not None and _is_smaller(weights, CHANNELS[op.code]):
                 if weights not in expanded and (stored := _stored(weights, CHANNELS[op.code])) is not None:
-                    expanded[weights] = Tensor(weights.name, weights.shape, weights.dtype)
-                    operators.append(Operator("DEQUANTIZE", [stored], [expanded[weights]]))
+                    key = _digest(stored)
+                    if key not in made:
+                        made[key] = Tensor(weights.name, weights.shape, weights.dtype)
+                        operators.append(Operator("DEQUANTIZE", [stored], [made[key]]))
+                    expanded[weights] = made[key]
                 op.inputs[1] = expanded.get(weights, weights)
             operators.append(op)
         part.operators = operators
+
+
+def _digest(stored: Tensor) -> bytes:
+    """The same for tensors that stand for the same numbers, which are then expanded once."""
+    grid = stored.quantization
+    assert stored.data is not None
+    assert grid is not None
+    content = hashlib.sha256(repr((stored.shape, stored.dtype.str, grid.axis)).encode())
+    for array in (stored.data, grid.scale, grid.zero_point):
+        content.update(np.ascontiguousarray(array).data)
+    return content.digest()
 
 
 def _is_smaller(weights: Tensor, axis: int) -> bool:

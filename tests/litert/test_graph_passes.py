@@ -339,10 +339,10 @@ def test_the_scale_of_a_norm_goes_into_attention_heads() -> None:
     check(proto, {"x": weights(1, 6, 16)}, {**norm, "ADD": 2, "RESHAPE": 1, "BATCH_MATMUL": 1})
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_torch_group_norm_between_convolutions_needs_no_transpose(groups: int) -> None:
-    proto = model(
-        """net (float[1,8,4,6] x) => (float[1,8,4,6] y) {
+def torch_group_norm(channels: int, groups: int) -> onnx.ModelProto:
+    """GroupNorm between convolutions, in a batch of two."""
+    return model(
+        """net (float[2,3,4,6] x) => (float[2,3,4,6] y) {
             a = Conv(x, w)
             r = Reshape(a, rows)
             n = InstanceNormalization<epsilon=0.001>(r, one, zero)
@@ -351,11 +351,51 @@ def test_torch_group_norm_between_convolutions_needs_no_transpose(groups: int) -
             t = Add(s, bias)
             y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(t, v)
         }""",
-        w=weights(8, 8, 1, 1), v=weights(8, 8, 3, 3), rows=np.array([1, groups, -1]), image=np.array([1, 8, 4, 6]),
-        one=np.ones(groups, np.float32), zero=np.zeros(groups, np.float32), scale=weights(8, 1, 1), bias=weights(8, 1, 1),
+        w=weights(channels, 3, 1, 1), v=weights(3, channels, 3, 3), rows=np.array([2, groups, -1]),
+        image=np.array([2, channels, 4, 6]), one=np.ones(groups, np.float32), zero=np.zeros(groups, np.float32),
+        scale=weights(channels, 1, 1), bias=weights(channels, 1, 1),
     )  # fmt: skip
-    norm = {"MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 2, "RSQRT": 1} | ({"RESHAPE": 2} if groups > 1 else {})
-    check(proto, {"x": weights(1, 8, 4, 6)}, {"CONV_2D": 2, **norm})
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "more"),
+    [
+        (8, 1, {"ADD": 2}),
+        (8, 8, {"ADD": 2}),
+        (12, 4, {"CONV_2D": 4}),  # the convolutions that take the means of groups hold epsilon as well
+        (512, 2, {"ADD": 2, "MEAN": 4, "MUL": 5, "RESHAPE": 4}),  # they would need more weights than they are worth
+    ],
+)
+def test_torch_group_norm_between_convolutions_needs_no_transpose(channels: int, groups: int, more: dict[str, int]) -> None:
+    expected = {"CONV_2D": 2, "MEAN": 2, "SUB": 1, "MUL": 3, "ADD": 1, "RSQRT": 1} | more
+    check(torch_group_norm(channels, groups), {"x": weights(2, 3, 4, 6)}, expected)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (12, 4), (512, 2)])
+def test_group_norm_gives_no_tensor_more_axes_than_an_image_has(channels: int, groups: int) -> None:
+    interpreter = Interpreter(
+        model_content=compiled_as_it_is(torch_group_norm(channels, groups)).data,
+        experimental_op_resolver_type=WITHOUT_DELEGATES,
+    )
+    assert max(len(detail["shape"]) for detail in interpreter.get_tensor_details()) == 4
+
+
+@pytest.mark.parametrize("space", [(10,), (3, 4), (3, 4, 5)], ids=["1-D", "2-D", "3-D"])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_where_the_mean_is_large(space: tuple[int, ...], groups: int) -> None:
+    """The mean is taken out before anything is squared."""
+    shape = ",".join(map(str, (2, 6, *space)))
+    proto = model(
+        f"""net (float[{shape}] x) => (float[{shape}] y) {{
+            r = Reshape(x, rows)
+            n = InstanceNormalization(r, s, b)
+            y = Reshape(n, whole)
+        }}""",
+        rows=np.array([2, groups, -1]), whole=np.array([2, 6, *space]), s=weights(groups), b=weights(groups),
+    )  # fmt: skip
+    feeds = {"x": 100 + weights(2, 6, *space)}
+    made = artifact_results(compiled_as_it_is(proto), feeds)
+    assert relative_error(source_results(proto, feeds)["y"], made["y"]) < 1e-4
 
 
 def test_the_scale_of_a_norm_passes_shifted_windows() -> None:

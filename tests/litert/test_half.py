@@ -66,3 +66,30 @@ def test_a_constant_out_of_the_range_of_half_precision_stays_float32(scale):
     got = Interpreter(model_content=half.data).get_signature_runner()(x=x)["y"]
     np.testing.assert_allclose(got, x @ w, rtol=1e-6)
     assert any("stays float32: its largest value is" in note for note in half.notes)
+
+
+def test_equal_constants_are_expanded_once_and_noted_once():
+    """Convolutions without a bias all take the same zeros, those with one here the same that half precision cannot hold."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 18]>
+        twice (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) {
+            a = Conv(x, w)
+            b = Tanh(a)
+            c = Conv(b, w2)
+            d = Tanh(c)
+            e = Conv(d, v, small)
+            f = Tanh(e)
+            y = Conv(f, v2, small2)
+        }""")
+    rng = np.random.default_rng(0)
+    w, v = (rng.normal(size=(8, 8, 1, 1)).astype(np.float32) for _ in "wv")
+    small = np.full(8, 1e-6, np.float32)
+    constants = {"w": w, "w2": w, "v": v, "v2": v, "small": small, "small2": np.append(small[:7], np.float32(5e-7))}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    prepared = hub.prepare(ir.from_proto(model))
+    exact, half = compile_hub(prepared), compile_hub(prepared, precision="fp16")
+    assert half.operators["DEQUANTIZE"] == 3, "w, v and the zeros"
+    assert len(half.notes) == 1
+    x = rng.normal(size=(1, 8, 4, 4)).astype(np.float32)
+    wanted, got = (Interpreter(model_content=c.data).get_signature_runner()(x=x)["y"] for c in (exact, half))
+    np.testing.assert_allclose(got, wanted, atol=1e-2)

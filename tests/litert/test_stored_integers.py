@@ -48,6 +48,26 @@ def test_they_stay_int8_in_the_file(spelling: str, resolver: OpResolverType) -> 
     assert relative_error(source_results(proto, feeds)["y"], runner(**feeds)["y"]) < 2e-6
 
 
+def test_equal_ones_are_expanded_once() -> None:
+    """Of equal shape, too: the same integers with another scale are other weights."""
+    integers = RNG.integers(-127, 128, (64, 64)).astype(np.float32)
+    proto = model(
+        """net (float[1,64] x) => (float[1,64] y) {
+            a = MatMul(x, w1)
+            t = Tanh(a)
+            b = MatMul(t, w2)
+            u = Tanh(b)
+            y = MatMul(u, w3)
+        }""",
+        w1=integers * np.float32(0.01), w2=integers * np.float32(0.01), w3=integers * np.float32(0.02),
+    )  # fmt: skip
+    compiled = litert.compile_hub(hub.prepare(ir.serde.deserialize_model(proto)), stored_integers=True)
+    assert operators(compiled.data)["DEQUANTIZE"] == 2
+    feeds = {"x": RNG.normal(size=(1, 64)).astype(np.float32)}
+    runner = Interpreter(model_content=compiled.data).get_signature_runner()
+    assert relative_error(source_results(proto, feeds)["y"], runner(**feeds)["y"]) < 1e-5
+
+
 def test_a_quantizer_gets_them_as_floats() -> None:
     graph = hub.prepare(ir.serde.deserialize_model(stored("DequantizeLinear")))
     assert "DEQUANTIZE" not in operators(litert.compile_hub(graph).data)

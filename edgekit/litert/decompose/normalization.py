@@ -8,6 +8,9 @@ import onnx_ir as ir
 from edgekit.layout import constant, dims, rank
 from edgekit.litert.decompose.builder import Builder, Decomposition, Shape, integer, real
 
+MEAN_WEIGHTS = 32768
+"""Up to how many weights, which are all the same, a convolution takes the means of groups of channels."""
+
 
 def _batch_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     """(x - mean) * (scale / sqrt(var + epsilon)) + bias; with constants that is one product and one sum."""
@@ -73,7 +76,8 @@ def _normalized(
 def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     """Instance- and GroupNormalization: normalize each group over its channels and space, then scale per channel.
 
-    With one channel a group, or one group, the axes are reduced in place; otherwise the channels are split into (group, rest).
+    What has the size of x keeps its shape and meets numbers per channel only: rows of channels are what kernels are fast at, and
+    no tensor gets more axes than x has.
     """
     x, scale, bias = node.inputs[:3]
     if x is None or scale is None or bias is None:
@@ -83,26 +87,39 @@ def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     if not isinstance(channels, int):
         return None
     groups, epsilon = integer(node, "num_groups", channels), real(node, "epsilon", 1e-5)
-    split = groups not in (1, channels)
-    inner = b.reshape(x, (shape[0], groups, channels // groups, *shape[2:])) if split else x
-    held = dims(inner)
-    axes = list(range(1 if groups == 1 else 2, len(held)))
-    small = tuple(1 if a in axes else d for a, d in enumerate(held))
+    axes = list(range(1 if groups == 1 else 2, n))
+    small = tuple(1 if a in axes else d for a, d in enumerate(shape))
 
-    def reduced(value: ir.Value) -> ir.Value:
-        return b.op("ReduceMean", [value, b.ints(axes)], small, x.dtype, keepdims=1)
+    def mean(value: ir.Value) -> ir.Value:
+        found = b.op("ReduceMean", [value, b.ints(axes)], small, x.dtype, keepdims=1)
+        return found if groups in (1, channels) else _mean_of_groups(b, found, groups)
 
-    centred = b.op("Sub", [inner, reduced(inner)], held, x.dtype)
-    variance = reduced(b.op("Mul", [centred, centred], held, x.dtype))
+    centred = b.op("Sub", [x, mean(x)], shape, x.dtype)
+    variance = mean(b.op("Mul", [centred, centred], shape, x.dtype))
     factor = b.binary("Pow", b.binary("Add", variance, epsilon), -0.5)
     column = (channels, *(1,) * (n - 2))
-    if split:
-        normal = b.reshape(b.op("Mul", [centred, factor], held, x.dtype), shape)
-        scaled = b.op("Mul", [normal, _column(b, scale, column)], shape, x.dtype)
-    else:  # the factors first: there are few of them
-        wide = b.op("Mul", [factor, _column(b, scale, column)], (*shape[:1], *column), x.dtype)
-        scaled = b.op("Mul", [centred, wide], shape, x.dtype)
+    wide = b.op("Mul", [factor, _column(b, scale, column)], (*shape[:1], *column), x.dtype)
+    scaled = b.op("Mul", [centred, wide], shape, x.dtype)
     return [b.op("Add", [scaled, _column(b, bias, column)], shape, x.dtype)]
+
+
+def _mean_of_groups(b: Builder, x: ir.Value, groups: int) -> ir.Value:
+    """Numbers per channel (N, C, 1, …), each replaced by the mean of its group.
+
+    A convolution in groups whose weights are all the same is that in one step; where it would need many weights, and where the
+    kernel takes no groups, the groups become an axis.
+    """
+    shape = dims(x)
+    channels = int(shape[1])
+    size = channels // groups
+    if len(shape) == 4 and x.dtype == ir.DataType.FLOAT and channels * size <= MEAN_WEIGHTS:
+        weights = b.const(np.full((channels, size, 1, 1), 1 / size, np.float32))
+        return b.op("Conv", [x, weights], shape, x.dtype, group=groups, kernel_shape=[1, 1])
+    assert x.dtype is not None
+    rows = b.reshape(x, (shape[0], groups, size))
+    each = b.op("ReduceMean", [rows, b.ints([2])], (shape[0], groups, 1), x.dtype, keepdims=1)
+    spread = b.op("Mul", [each, b.const(np.ones((1, 1, size), x.dtype.numpy()))], dims(rows), x.dtype)
+    return b.reshape(spread, shape)
 
 
 def _column(b: Builder, value: ir.Value | None, shape: Shape) -> ir.Value:
