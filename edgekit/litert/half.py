@@ -32,9 +32,9 @@ def to_half(graph: Graph) -> list[str]:
     """Store float32 constants in half precision, in place. Returns notes on what stays float32, and why.
 
     That is: a constant with values beyond ±65504, one with nothing but values near zero, and the filters whose results go
-    through a logarithm. A filter of a spectrum
-    passes next to nothing of most of its input; rounding it to 11 bits lets a trace of the rest through, which the logarithm
-    makes as large as a signal (basic-pitch: cosine 0.9993 with its constant-Q filters in half precision).
+    through a logarithm. A filter of a spectrum passes next to nothing of most of its input; rounding it to 11 bits lets a trace
+    of the rest through, which the logarithm makes as large as a signal (basic-pitch: cosine 0.9993 with its constant-Q filters
+    in half precision).
     """
     notes = []
     for part in graph.with_subgraphs():

@@ -94,7 +94,7 @@ def _patches(layer: Layer, array: np.ndarray) -> np.ndarray:
         return array.reshape(1, array.shape[0], -1)
     kernel = layer.node.inputs[1].shape.numpy()[2:]  # type: ignore[union-attr]
     spatial = tuple(range(2, 2 + len(kernel)))
-    strides, dilations, pads = layer.window
+    strides, dilations, pads = (layer.node.attributes[name].as_ints() for name in ("strides", "dilations", "pads"))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     padded = np.pad(array, [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=spatial)  # type: ignore[call-overload]

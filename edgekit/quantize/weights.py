@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,16 +36,8 @@ class Layer:
 
     @property
     def has_window(self) -> bool:
-        """Whether it is known what its sums are made of: not where a convolution's padding depends on an unknown size."""
-        return self.node.op_type == "Gemm" or self.node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-
-    @property
-    def window(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """Of a convolution: strides, dilations and pads (all beginnings, then all ends)."""
-        dims = len(self.node.inputs[1].shape) - 2  # type: ignore[arg-type, union-attr]
-        attributes, ones = self.node.attributes, [1] * dims
-        pads = list(attributes.get_ints("pads", [0] * 2 * dims) or [])
-        return attributes.get_ints("strides", ones) or ones, attributes.get_ints("dilations", ones) or ones, pads
+        """Whether it is known what its sums are made of: the hub spells out the windows of convolutions whose sizes it knows."""
+        return self.node.op_type == "Gemm" or all(name in self.node.attributes for name in ("strides", "dilations", "pads"))
 
     def per_input(self, channels: np.ndarray) -> np.ndarray:
         """A number per input channel, broadcast to the form of `kernel`."""
@@ -90,7 +81,8 @@ def layer(node: ir.Node) -> Layer | None:
 
 def rounded(kernel: np.ndarray) -> np.ndarray:
     """The kernel as both quantizers round it: symmetric int8, one scale per output channel."""
-    return np.round(kernel / steps(kernel)) * steps(kernel)
+    step = steps(kernel)
+    return np.round(kernel / step) * step
 
 
 def steps(kernel: np.ndarray) -> np.ndarray:
