@@ -10,7 +10,7 @@ into the graph, makes every shape static, and lets the recurrent layers arrive a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,7 +166,41 @@ def _tf2onnx(
         custom_op_handlers={"Erfc": (_write_erfc, []), **(handlers or {})},
         tensors_to_rename={**fed, **given},
     )
+    _name_constants(proto.graph)
     return proto
+
+
+def _name_constants(graph: Any) -> None:
+    """Name each constant after the first value made with it, and put the constants in that order.
+
+    tf2onnx goes through sets of names where it folds and merges constants: which of two equal ones stays, and what number it
+    gets, differs from one process to the next.
+    """
+    graphs = list(_with_bodies(graph))
+    given = {output.name for each in graphs for output in each.output}
+    constants = {tensor.name for each in graphs for tensor in each.initializer} - given
+    names: dict[str, str] = {}
+    for each in graphs:
+        for node in each.node:
+            for i, name in enumerate(node.input):
+                if name in constants:
+                    names.setdefault(name, f"{node.output[0] or node.name}/{i}")
+    places = {name: i for i, name in enumerate(names)}
+    for each in graphs:
+        each.initializer.sort(key=lambda tensor: places.get(tensor.name, len(places)))
+        for tensor in each.initializer:
+            tensor.name = names.get(tensor.name, tensor.name)
+        for node in each.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _with_bodies(graph: Any) -> Iterator[Any]:
+    """A graph and the bodies of its control flow, from the outside in."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _with_bodies(body)
 
 
 def _write_erfc(ctx: Any, node: Any, name: str, args: list[str]) -> None:

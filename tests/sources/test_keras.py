@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +104,24 @@ def test_the_same_file_gives_the_same_graph(two_headed: Any, tmp_path: Path) -> 
     two_headed.save(tmp_path / "net.keras")
     graphs = {onnx_ir.to_proto(open_source(str(tmp_path / "net.keras")).to_onnx()).SerializeToString() for _ in range(2)}
     assert len(graphs) == 1
+
+
+def test_another_process_gives_the_same_graph() -> None:
+    """tf2onnx goes through sets of names, whose order is another one in each process."""
+    program = """
+import hashlib, sys
+import onnx_ir
+from edgekit.sources import open_source
+proto = onnx_ir.to_proto(open_source(sys.argv[1]).to_onnx())
+print(hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
+"""
+    sample = Path(__file__).resolve().parents[2] / "samples" / "digits.keras"
+    digests = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", program, str(sample)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
+        digests.add(done.stdout.split()[-1])
+    assert len(digests) == 1
 
 
 # What each recurrent layer becomes; without an ONNX operator for it, its steps one after the other.
