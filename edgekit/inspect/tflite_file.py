@@ -28,7 +28,7 @@ def read(path: Path) -> Inspection:
         bytes=len(data),
         inputs=_specs(model, "inputs"),
         outputs=_specs(model, "outputs"),
-        operators=count_operators(_operator(model, o) for g in graphs for o in g.operators),
+        operators=count_operators(operator_name(model, o) for g in graphs for o in g.operators),
         weights=weights,
         precision=name_precision(weights, quantized_activations=quantized),
         notes=(f"schema version {model.version}", f"{len(graphs)} subgraph{'s' if len(graphs) > 1 else ''}"),
@@ -49,7 +49,8 @@ def _spec(tensor: Any, name: str | None) -> TensorSpec:
     return TensorSpec(name or _text(tensor.name), dims, _dtype(tensor.type))
 
 
-def _operator(model: Any, operator: Any) -> str:
+def operator_name(model: Any, operator: Any) -> str:
+    """What an operator of a `schema.ModelT` is called; `CUSTOM:` and its own name where it is a custom one."""
     code = model.operatorCodes[operator.opcodeIndex]
     # Codes above 127 live in builtinCode only; files older than that field have them in deprecatedBuiltinCode.
     name = _operator_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,29 +24,21 @@ from edgekit.quantize.tflite_parts import TfliteParts
 if TYPE_CHECKING:
     from edgekit.litert import Compiled
 
-# The quantizer's Quantize and Dequantize operators, and those that carry no arithmetic, are not "in float".
-_NOT_ARITHMETIC = ("QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "IF", "WHILE", "CALL_ONCE")
+FLOAT = "float"
 
+# What ai-edge-quantizer calls our precisions, in its table of the operators that they are for.
+_POLICIES = {"int8": "static_wi8_ai8", "int8-dynamic": "dynamic_wi8_afp32"}
 
-# The operators whose weights make the size of a model.
-_WEIGHTED = (
-    "BATCH_MATMUL",
-    "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "EMBEDDING_LOOKUP",
-    "FULLY_CONNECTED",
-    "GATHER",
-    "TRANSPOSE_CONV",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM",
-)
-
-
-# In a network with attention. With fixed ranges the few large channels of activations take all steps: all-MiniLM-L6-v2 keeps a
-# cosine of 0.45 with everything in int8, 0.51 with normalizations and SOFTMAX in float, 0.95 with FULLY_CONNECTED alone, and
-# 0.9987 as it is done here.
-_FIXED_BESIDE_ATTENTION = ("CONV_2D", "DEPTHWISE_CONV_2D", "GATHER")
-_DYNAMIC_BESIDE_ATTENTION = ("FULLY_CONNECTED", "BATCH_MATMUL")
+# In a network with attention; the rest is float. With fixed ranges the few large channels of activations take all steps:
+# all-MiniLM-L6-v2 keeps a cosine of 0.45 with everything in int8, 0.51 with normalizations and SOFTMAX in float, 0.95 with
+# FULLY_CONNECTED alone, and 0.9987 as it is done here.
+_BESIDE_ATTENTION = {
+    "CONV_2D": "int8",
+    "DEPTHWISE_CONV_2D": "int8",
+    "GATHER": "int8",
+    "FULLY_CONNECTED": "int8-dynamic",
+    "BATCH_MATMUL": "int8-dynamic",
+}
 _ATTENTION_NOTE = (
     "attention: products with weights are int8 with ranges found in each run, since fixed ranges would ruin it; "
     "convolutions and embeddings are int8, the rest is float"
@@ -81,7 +74,8 @@ def quantize_litert(
     """
     if precision not in ("int8", "int8-dynamic"):
         raise QuantizeError(f"{precision!r} is no integer precision", where="quantize_litert", fix="pass int8 or int8-dynamic")
-    if _is_quantized(compiled.data):
+    parts = TfliteParts(compiled.data)
+    if parts.is_quantized():
         return replace(compiled, notes=(*compiled.notes, KEPT))
     if precision == "int8" and calibration is None:
         raise QuantizeError(
@@ -89,137 +83,138 @@ def quantize_litert(
             where="precision int8",
             fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
         )
-    recipe = recipe or Recipe()
-    samples = _samples(compiled, calibration, recipe) if calibration is not None else []
-    data, refused = _running(compiled, precision, samples, recipe, ranges or {})
-    operators, notes = _described(data, precision)
-    notes += [f"the runtime does not take {name} in int8" for name in refused]
-    notes += [_ATTENTION_NOTE] if precision == "int8" and TfliteParts(compiled.data).has_attention() else []
-    return replace(compiled, data=data, operators=operators, notes=(*compiled.notes, *notes))
+    work = _Work(parts, precision, recipe or Recipe(), _samples(compiled, calibration, recipe), ranges or {})
+    data, refused = _running(work)
+    made = TfliteParts(data)
+    listed = ", ".join(f"{count} {kind}" for kind, count in made.in_float(precision).items())
+    notes = [f"in float: {listed}"] if listed else []
+    notes += [f"the runtime does not take {kind} in int8" for kind in refused]
+    notes += [_ATTENTION_NOTE] if precision == "int8" and parts.has_attention else []
+    return replace(compiled, data=data, operators=made.counts(), notes=(*compiled.notes, *notes))
 
 
-def _is_quantized(data: bytes) -> bool:
-    """Whether any tensor holds integers that stand for other numbers, beside weights that are expanded before they are used."""
-    from ai_edge_litert import schema_py_generated as schema
+@dataclass(frozen=True)
+class _Work:
+    """What is quantized, and how.
 
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    for graph in model.subgraphs:
-        expanding = [op for op in graph.operators or [] if _code(model, op) == schema.BuiltinOperator.DEQUANTIZE]
-        expanded = {i for op in expanding for i in op.inputs if model.buffers[graph.tensors[i].buffer].data is not None}
-        for i, tensor in enumerate(graph.tensors):
-            found = tensor.quantization
-            if i not in expanded and found is not None and found.scale is not None and len(found.scale) > 0:
-                return True
-    return False
+    Args:
+        parts: The float file.
+        precision: `int8` or `int8-dynamic`.
+        recipe: Which operators stay in float.
+        samples: Feeds of the file; empty where the precision needs none.
+        given: Smallest and largest value of the tensors whose ranges are not the ones measured.
+    """
+
+    parts: TfliteParts
+    precision: str
+    recipe: Recipe
+    samples: Sequence[Mapping[str, np.ndarray]]
+    given: Mapping[str, tuple[float, float]]
 
 
-def _code(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
+def _samples(compiled: Compiled, calibration: Calibration | None, recipe: Recipe | None) -> Sequence[Mapping[str, np.ndarray]]:
+    feeds = [] if calibration is None else calibration.subset((recipe or Recipe()).samples)
+    return [{b.artifact: b.to_artifact(feed[b.source]) for b in compiled.inputs} for feed in feeds]
 
 
-def _running(
-    compiled: Compiled,
-    precision: str,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    recipe: Recipe,
-    ranges: Mapping[str, tuple[float, float]],
-) -> tuple[bytes, tuple[str, ...]]:
-    """A quantized file that loads and runs, and the operators left in float for that, one more with each trial.
+def _running(work: _Work) -> tuple[bytes, tuple[str, ...]]:
+    """A quantized file that loads and runs, and the kinds of operators left in float for that, one more with each trial.
 
     Raises:
         ArtifactError: No operator to blame is left.
     """
-    from ai_edge_quantizer import qtyping
-
-    known = {name.value for name in qtyping.TFLOperationName}  # a WHILE is named where an operator inside it was refused
     refused: tuple[str, ...] = ()
+    with _quantizer_errors():
+        ranges = _ranges(work) if work.precision == "int8" else {}
+    quantizable = {part.kind for part in work.parts.operators if part.code in _quantizable(work.precision)}
     while True:
-        data = _from_quantizer(compiled.data, precision, samples, recipe, ranges, refused)
+        with _quantizer_errors():
+            data = _quantized(work, _precisions(work, ranges, refused), ranges)
         try:
-            _check_runs(data, samples[0] if samples else None)
+            _check_runs(data, work.samples[0] if work.samples else None)
             return data, refused
         except ArtifactError as error:
-            named = re.findall(r"\((\w+)\) failed", error.where or "")
-            blamed = [name for name in (*named, *_SUSPECTS) if name in known & compiled.operators.keys() and name not in refused]
+            named = re.findall(r"\((\w+)\) failed", error.where or "")  # a WHILE, where an operator inside it was refused
+            blamed = [kind for kind in (*named, *_SUSPECTS) if kind in quantizable and kind not in refused]
             if not blamed:
                 raise
             refused += (blamed[0],)
 
 
-def _from_quantizer(
-    data: bytes,
-    precision: str,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    recipe: Recipe,
-    ranges: Mapping[str, tuple[float, float]],
-    refused: Sequence[str],
-) -> bytes:
-    try:
-        with _silent():
-            return _quantized(data, precision, samples, recipe, ranges, refused)
-    except Exception as error:  # the quantizer raises ValueError, RuntimeError, KeyError … for what it does not know
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise QuantizeError(
-            f"ai-edge-quantizer cannot quantize the model: {reason}",
-            fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
-        ) from error
+def _precisions(work: _Work, ranges: Mapping[str, Any] = MappingProxyType({}), refused: Sequence[str] = ()) -> dict[str, str]:
+    """What each operator computes in, by its name: the precision asked for, `int8-dynamic` or FLOAT."""
+    parts = work.parts
+    found = {part.name: work.precision for part in parts.operators}
+    if work.precision == "int8":
+        if parts.has_attention:
+            found |= {part.name: _BESIDE_ATTENTION.get(part.kind, FLOAT) for part in parts.operators}
+        readout = parts.readout()
+        for part in parts.operators:
+            if part.subgraph > 0 or part.name in readout:  # the state of a loop is float at its start
+                found[part.name] = "int8-dynamic" if part.kind == "FULLY_CONNECTED" else FLOAT
+        found |= dict.fromkeys(parts.beside_infinity(ranges), FLOAT)
+    kept = {part.name for part in parts.operators if part.kind in refused or any(map(work.recipe.keeps, part.makes))}
+    return found | dict.fromkeys(kept, FLOAT)
 
 
-def _samples(compiled: Compiled, calibration: Calibration, recipe: Recipe) -> Sequence[Mapping[str, np.ndarray]]:
-    feeds = calibration.subset(recipe.samples)
-    return [{b.artifact: b.to_artifact(feed[b.source]) for b in compiled.inputs} for feed in feeds]
+def _quantized(work: _Work, precisions: Mapping[str, str], ranges: Mapping[str, Any]) -> bytes:
+    made = _quantizer(work, precisions).quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(made.quantized_model)
 
 
-def _quantized(
-    data: bytes,
-    precision: str,
-    samples: Sequence[Mapping[str, np.ndarray]],
-    recipe: Recipe,
-    given: Mapping[str, tuple[float, float]],
-    refused: Sequence[str],
-) -> bytes:
+def _quantizer(work: _Work, precisions: Mapping[str, str]) -> Any:
+    """ai-edge-quantizer with these precisions, which it wants as regular expressions: later ones count."""
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
-    from ai_edge_quantizer import recipe as recipes
 
-    work = quantizer.Quantizer(data, recipes.static_wi8_ai8() if precision == "int8" else recipes.dynamic_wi8_afp32())
-    parts, names = TfliteParts(data), qtyping.TFLOperationName
-    float_ = algorithm_manager.AlgorithmName.NO_QUANTIZE
-    if precision == "int8":
-        for name in (names.INPUT, names.OUTPUT):
-            work.update_quantization_recipe(".*", name, algorithm_key=float_)
-    if precision == "int8" and parts.has_attention():
-        work.update_quantization_recipe(".*", names.ALL_SUPPORTED, algorithm_key=float_)
-        for kind in _FIXED_BESIDE_ATTENTION:
-            work.add_static_config(".*", names(kind), activation_num_bits=8, weight_num_bits=8)
-        for kind in _DYNAMIC_BESIDE_ATTENTION:
-            work.add_dynamic_config(".*", names(kind), num_bits=8)
-    for result in (*parts.inside_control_flow(), *parts.readout()) if precision == "int8" else ():
-        pattern = f"^{re.escape(result)};"  # the quantizer joins the names of an operator's results, with ; after each
-        work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
-        work.add_dynamic_config(pattern, names("FULLY_CONNECTED"), num_bits=8)
-    for kind in refused:
-        work.update_quantization_recipe(".*", names(kind), algorithm_key=float_)
-    for pattern in recipe.keep_float:
-        work.update_quantization_recipe(pattern, names.ALL_SUPPORTED, algorithm_key=float_)
-    ranges = _ranges(data, samples, work.get_quantization_recipe()) if precision == "int8" else None
-    for name, (low, high) in given.items():
-        if ranges and {"min", "max"} <= ranges.get(name, {}).keys():
-            shape = np.shape(ranges[name]["min"])
-            ranges[name] = {**ranges[name], "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    for result in parts.beside_infinity(ranges or {}):
-        work.update_quantization_recipe(f"^{re.escape(result)};", names.ALL_SUPPORTED, algorithm_key=float_)
-    return bytes(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model)
+    every, float_ = qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_manager.AlgorithmName.NO_QUANTIZE
+    quantizer_ = quantizer.Quantizer(work.parts.data)
+
+    def add(pattern: str, precision: str) -> None:
+        if precision == "int8":
+            quantizer_.add_static_config(pattern, every, activation_num_bits=8, weight_num_bits=8)
+        elif precision == "int8-dynamic":
+            quantizer_.add_dynamic_config(pattern, every, num_bits=8)
+        else:
+            quantizer_.update_quantization_recipe(pattern, every, algorithm_key=float_)
+
+    add(".*", work.precision)
+    for precision in sorted(set(precisions.values()) - {work.precision}):
+        names = "|".join(re.escape(name) for name, found in precisions.items() if found == precision)
+        add(f"^(?:{names});", precision)  # the quantizer joins the names of an operator's results, with ; after each
+    for side in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        quantizer_.update_quantization_recipe("", side, algorithm_key=float_)
+    return quantizer_
 
 
-def _ranges(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe: Any) -> dict[str, Any]:
-    """Smallest and largest value of each tensor over all samples.
+def _quantizable(precision: str) -> frozenset[int]:
+    """The builtin operators that ai-edge-quantizer has a form for."""
+    from ai_edge_quantizer import default_policy, qtyping
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_NAME_TO_CODE
+
+    names = json.loads(default_policy.DEFAULT_JSON_POLICY)["ops_per_config"][_POLICIES[precision]]
+    codes = (TFL_OP_NAME_TO_CODE.get(qtyping.TFLOperationName(name)) for name in names)
+    return frozenset(code for code in codes if code is not None)
+
+
+def _ranges(work: _Work) -> dict[str, Any]:
+    """Smallest and largest value of each tensor over all samples, or what was given for it.
 
     The interpreter's profiler tracks them while it runs, several times faster than copying out every tensor, and gives the
     same numbers. What it does not see (tensors inside control flow) needs the slow way: one sample tells whether there is any.
     """
+    ranges = _measured(work)
+    for name, (low, high) in work.given.items():
+        if {"min", "max"} <= ranges.get(name, {}).keys():
+            shape = np.shape(ranges[name]["min"])
+            ranges[name] = {**ranges[name], "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+    return ranges
+
+
+def _measured(work: _Work) -> dict[str, Any]:
     from ai_edge_quantizer.calibrator import CalibrationMode
 
+    recipe = _quantizer(work, _precisions(work)).get_quantization_recipe()
+    data, samples = work.parts.data, work.samples
     fast = _calibrated(data, samples, recipe, CalibrationMode.CALIBRATION_PROFILER_BASED)
     try:
         needed = _calibrated(data, samples[:1], recipe, CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS)
@@ -240,6 +235,20 @@ def _calibrated(data: bytes, samples: Sequence[Mapping[str, np.ndarray]], recipe
     (signature,) = work.get_signature_list()
     work.calibrate({signature: samples}, manager)
     return work.get_model_qsvs()
+
+
+@contextlib.contextmanager
+def _quantizer_errors() -> Iterator[None]:
+    """Its exceptions as ours, and nothing printed."""
+    try:
+        with _silent():
+            yield
+    except Exception as error:  # the quantizer raises ValueError, RuntimeError, KeyError … for what it does not know
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QuantizeError(
+            f"ai-edge-quantizer cannot quantize the model: {reason}",
+            fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -267,32 +276,3 @@ def _check_runs(data: bytes, sample: Mapping[str, np.ndarray] | None) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError("LiteRT does not run the quantized model", where=reason, fix="leave this precision out") from error
-
-
-def _described(data: bytes, precision: str) -> tuple[dict[str, int], list[str]]:
-    """How many of each operator the file has, and which of those that count compute in float."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(data, 0)
-    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    operators: Counter[str] = Counter()
-    floating: Counter[str] = Counter()
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            name = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            operators[name] += 1
-            counts = name in _WEIGHTED if precision == "int8-dynamic" else name not in _NOT_ARITHMETIC
-            floating[name] += counts and _in_float(graph, model.buffers, operator, precision, schema)
-    listed = ", ".join(f"{count} {name}" for name, count in sorted(floating.items()) if count)
-    return dict(sorted(operators.items())), [f"in float: {listed}"] if listed else []
-
-
-def _in_float(graph: Any, buffers: Any, operator: Any, precision: str, schema: Any) -> bool:
-    """int8: the first result and all operands are float. int8-dynamic: the weights are float (activations always are)."""
-    tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
-    if precision == "int8":
-        integers = any(t.type == schema.TensorType.INT8 for t in tensors)
-        return graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32 and not integers
-    weights = [t for t in tensors if buffers[t.buffer].data is not None and t.shape is not None and len(t.shape) >= 2]
-    return any(t.type == schema.TensorType.FLOAT32 for t in weights)

@@ -1,12 +1,16 @@
-"""Parts of a .tflite file that int8 with fixed ranges does not suit, named by the results of their operators."""
+"""A .tflite file read for its operators: which of them int8 with fixed ranges does not suit, and what became of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from edgekit.inspect.tflite_file import operator_name
 from edgekit.ort.probe import INFINITE
 
 # What may stand between the last product and the file's output: it takes the product's float results as they are.
@@ -15,75 +19,152 @@ _READING = frozenset(
     "TANH".split()
 )
 
+# The quantizer's Quantize and Dequantize operators, and those that carry no arithmetic, are not "in float".
+_NOT_ARITHMETIC = ("QUANTIZE", "DEQUANTIZE", "CAST", "SHAPE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "IF", "WHILE", "CALL_ONCE")
+
+# The operators whose weights make the size of a model.
+_WEIGHTED = (
+    "BATCH_MATMUL",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "EMBEDDING_LOOKUP",
+    "FULLY_CONNECTED",
+    "GATHER",
+    "TRANSPOSE_CONV",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An operator.
+
+    Args:
+        kind: Its name, such as CONV_2D.
+        code: The builtin operator's number.
+        takes, makes: The names of its operands (without those that are left out) and of its results.
+        subgraph: Which subgraph it is in; 0 is the model itself, others are bodies of loops and branches.
+    """
+
+    kind: str
+    code: int
+    takes: tuple[str, ...]
+    makes: tuple[str, ...]
+    subgraph: int
+
+    @property
+    def name(self) -> str:
+        """What the operator is known by: its first result, or its first operand where it has no result."""
+        return next(iter((*self.makes, *self.takes)), "")
+
 
 class TfliteParts:
-    """A .tflite file read for its operators and names."""
+    """A .tflite file, parsed once. Every tensor has a name of its own, as edgekit's compiler writes them."""
 
     def __init__(self, data: bytes) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
+        self.data = data
         self._model = schema.ModelT.InitFromPackedBuf(data, 0)
-        self._names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-        self._float = schema.TensorType.FLOAT32
+        self._types = schema.TensorType
+        self._tensors = {tensor.name.decode(): tensor for graph in self._model.subgraphs for tensor in graph.tensors}
+        self.operators = tuple(
+            self._part(graph, i, operator) for i, graph in enumerate(self._model.subgraphs) for operator in graph.operators or []
+        )
 
-    def readout(self) -> list[str]:
-        """The dense layers whose results are the file's outputs, and what reads them off (SOFTMAX …).
+    def is_quantized(self) -> bool:
+        """Whether any tensor holds integers that stand for other numbers, beside weights that are expanded before their use."""
+        expanded = {
+            name for part in self.operators if part.kind == "DEQUANTIZE" for name in part.takes if self._is_constant(name)
+        }
+        return any(_has_scales(tensor) for name, tensor in self._tensors.items() if name not in expanded)
+
+    def readout(self) -> set[str]:
+        """The dense layers whose results are the file's outputs, and what reads them off (SOFTMAX …), by name.
 
         Their results need no fixed range: the product can give them in float. In 256 steps of its range, the scores of a
         classifier tie or change places where the float ones are close together.
         """
         graph = self._model.subgraphs[0]
-        makers = {i: operator for operator in graph.operators for i in operator.outputs}
-        found: list[str] = []
+        makers = {name: part for part in self.operators if part.subgraph == 0 for name in part.makes}
+        found: set[str] = set()
         for output in graph.outputs:
-            branch: list[str] = []
-            maker = makers.get(output)
-            while maker is not None and self._kind(maker) in _READING:
-                branch += self._results(graph, maker)
-                maker = makers.get(maker.inputs[1 if self._kind(maker) == "SPLIT" else 0])
-            if maker is not None and self._kind(maker) == "FULLY_CONNECTED":
-                found += [*branch, *self._results(graph, maker)]
-        return list(dict.fromkeys(found))
-
-    def inside_control_flow(self) -> list[str]:
-        """Results of the operators in the bodies of loops and branches: a loop's state is float at its start."""
-        return [
-            name for graph in self._model.subgraphs[1:] for operator in graph.operators for name in self._results(graph, operator)
-        ]
-
-    def beside_infinity(self, ranges: Mapping[str, Any]) -> list[str]:
-        """Results of the operators that touch a stand-in for infinity (attention masks): one int8 scale over it would make all
-        else zero. `ranges` holds {"min": array, "max": array} by tensor name."""
-        found = []
-        for graph in self._model.subgraphs:
-            infinite = {i for i, tensor in enumerate(graph.tensors) if _is_infinite(ranges.get(tensor.name.decode()))}
-            infinite |= {i for i, values in self._constants(graph) if (np.abs(values[np.isfinite(values)]) >= INFINITE).any()}
-            for operator in graph.operators:
-                if infinite.intersection([*operator.inputs, *operator.outputs]):
-                    found += self._results(graph, operator)
+            branch: set[str] = set()
+            maker = makers.get(graph.tensors[output].name.decode())
+            while maker is not None and maker.kind in _READING:
+                branch.add(maker.name)
+                maker = makers.get(maker.takes[1 if maker.kind == "SPLIT" else 0])
+            if maker is not None and maker.kind == "FULLY_CONNECTED":
+                found |= {*branch, maker.name}
         return found
 
+    def beside_infinity(self, ranges: Mapping[str, Any]) -> set[str]:
+        """The operators that touch a stand-in for infinity (attention masks), by name: one int8 scale over it would make all
+        else zero. `ranges` holds {"min": array, "max": array} by tensor name."""
+        infinite = self._infinite_constants | {name for name, extremes in ranges.items() if _is_infinite(extremes)}
+        return {part.name for part in self.operators if not infinite.isdisjoint((*part.takes, *part.makes))}
+
+    @cached_property
     def has_attention(self) -> bool:
         """Whether a BATCH_MATMUL takes what a SOFTMAX makes."""
-        for graph in self._model.subgraphs:
-            soft = {i for operator in graph.operators if self._kind(operator) == "SOFTMAX" for i in operator.outputs}
-            products = [operator for operator in graph.operators if self._kind(operator) == "BATCH_MATMUL"]
-            if any(soft.intersection(operator.inputs) for operator in products):
-                return True
-        return False
+        soft = {name for part in self.operators if part.kind == "SOFTMAX" for name in part.makes}
+        return any(part.kind == "BATCH_MATMUL" and not soft.isdisjoint(part.takes) for part in self.operators)
 
-    def _kind(self, operator: Any) -> str:
+    def counts(self) -> dict[str, int]:
+        """How many of each operator the file has."""
+        return dict(sorted(Counter(part.kind for part in self.operators).items()))
+
+    def in_float(self, precision: str) -> dict[str, int]:
+        """How many of each operator that could be in `precision` compute in float, by kind."""
+
+        def is_float(part: Part) -> bool:
+            if precision == "int8-dynamic":  # activations always are
+                return part.kind in _WEIGHTED and self._has_float_weights(part)
+            return part.kind not in _NOT_ARITHMETIC and self._computes_in_float(part)
+
+        return dict(sorted(Counter(part.kind for part in self.operators if is_float(part)).items()))
+
+    def _has_float_weights(self, part: Part) -> bool:
+        weights = [name for name in part.takes if self._is_constant(name) and len(self._shape(name)) >= 2]
+        return any(self._tensors[name].type == self._types.FLOAT32 for name in weights)
+
+    def _computes_in_float(self, part: Part) -> bool:
+        """The first result and all operands are float."""
+        integers = any(self._tensors[name].type in (self._types.INT8, self._types.INT16) for name in part.takes)
+        return self._tensors[part.makes[0]].type == self._types.FLOAT32 and not integers
+
+    @cached_property
+    def _infinite_constants(self) -> set[str]:
+        return {name for name in self._tensors if self._is_constant(name) and self._holds_infinity(name)}
+
+    def _holds_infinity(self, name: str) -> bool:
+        if self._tensors[name].type != self._types.FLOAT32:
+            return False
+        values = np.frombuffer(self._model.buffers[self._tensors[name].buffer].data, np.float32)
+        return bool((np.abs(values[np.isfinite(values)]) >= INFINITE).any())
+
+    def _is_constant(self, name: str) -> bool:
+        content = self._model.buffers[self._tensors[name].buffer].data
+        return content is not None and len(content) > 0
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        shape = self._tensors[name].shape
+        return () if shape is None else tuple(shape)
+
+    def _part(self, graph: Any, subgraph: int, operator: Any) -> Part:
         code = self._model.operatorCodes[operator.opcodeIndex]
-        return self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        takes, makes = (
+            tuple(graph.tensors[i].name.decode() for i in side if i >= 0) for side in (operator.inputs, operator.outputs)
+        )
+        return Part(
+            operator_name(self._model, operator), max(code.builtinCode, code.deprecatedBuiltinCode), takes, makes, subgraph
+        )
 
-    def _results(self, graph: Any, operator: Any) -> list[str]:
-        return [graph.tensors[i].name.decode() for i in operator.outputs]
 
-    def _constants(self, graph: Any) -> Iterator[tuple[int, np.ndarray]]:
-        for i, tensor in enumerate(graph.tensors):
-            content = self._model.buffers[tensor.buffer].data
-            if tensor.type == self._float and content is not None and len(content):
-                yield i, np.frombuffer(bytes(content), np.float32)
+def _has_scales(tensor: Any) -> bool:
+    found = tensor.quantization
+    return found is not None and found.scale is not None and len(found.scale) > 0
 
 
 def _is_infinite(extremes: Mapping[str, Any] | None) -> bool:
