@@ -1,15 +1,16 @@
 """The hub graph made ready for int8: once, for both runtimes.
 
-    equalize channels → narrow the ranges → round weights → correct the biases
+    equalize channels → absorb biases → calibrate → round weights → correct the biases
 
-All four are textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and need no
-training. The first two help some networks and harm others (docs/precisions.md has the figures): they are taken only where they
-help on calibration samples that they have not seen.
+All of it is textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and needs no
+training. Equalization and narrower ranges help some networks and harm others (docs/precisions.md has the figures): they are taken
+only where they help on samples that they have not seen. What each step gained there is part of the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,17 @@ from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_ir as ir
 
     from edgekit.contract import Feeds
+    from edgekit.quantize.rounding import Covariances
     from edgekit.quantize.statistics import Channels
 
-# Statistics of this many samples are as good as of all.
+# Statistics of channels and of sums are made from this many samples, ranges from all that the recipe takes.
 SAMPLES = 48
-# With fewer there is nothing to choose by: a quarter of them is held back for it.
+# Choices are made on every fourth of them; with fewer than this there is nothing to choose by.
 LEAST_TO_CHOOSE = 8
 # What the choice must win on the samples held back, against the plainest way.
 WORTHWHILE = 0.95
@@ -34,6 +37,17 @@ NO_EQUALIZATION = ""
 EQUALIZATION = "channels equalized across layers"
 EQUALIZATION_ACROSS_CLIPS = "channels equalized across layers and bounded activations"
 
+Ranges = Mapping[str, tuple[float, float]]
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One step of conditioning, and how far int8 is from float behind it, simulated on samples held back: SQNR in dB."""
+
+    step: str
+    sqnr_db: float
+
 
 @dataclass(frozen=True)
 class Conditioned:
@@ -41,69 +55,155 @@ class Conditioned:
 
     Args:
         hub: The graph to build from.
-        ranges: Smallest and largest value to represent, by value name; empty where the extremes are the best ranges.
+        ranges: Smallest and largest value to represent, by value name: of every value that has a range.
         notes: What was done, for the report.
+        gains: What each step brought; empty where there were too few samples to tell.
     """
 
     hub: ir.Model
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ranges: Ranges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    gains: tuple[Gain, ...] = ()
 
 
-def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = None) -> Conditioned:
-    """Make the graph lose less to int8.
+def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = None, tell: Tell | None = None) -> Conditioned:
+    """Make the graph lose less to int8, and find the range of every value in it.
 
     Args:
         hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
         calibration: Real inputs.
-        recipe: Its `samples` and its `ranges` (other than `minmax`, those stay the recipe's).
+        recipe: What to do; by default all of it.
+        tell: Told what is being done, how many samples are done, and how many there are.
 
     Returns:
         The graph for `edgekit.ort.build` and `edgekit.litert.compile_hub`, and the ranges for the former and `quantize_litert`.
-        A graph without convolutions comes back as it is.
+        The weights of a graph without convolutions or dense layers stay as they are.
     """
     recipe = recipe or Recipe()
-    feeds = calibration.subset(min(recipe.samples, SAMPLES))
-    if not any(node.op_type == "Conv" for node in hub.graph):
-        return Conditioned(hub)
-    equalization, narrow = _best_way(hub, feeds, recipe)
-    measured = _measured(hub, feeds, equalization)
-    ranges = measured.ranges(narrow)
-    result = measured.rounded(ranges, learned=True)
-    notes = ["weights rounded by what they are multiplied with; biases corrected for it"]
-    notes += [equalization] if equalization else []
-    notes += ["ranges of least squared error instead of the extremes"] if narrow else []
-    return Conditioned(result, ranges if narrow else {}, ("; ".join(notes),))
+    tell = tell or _silent
+    if not _has_layers(hub):
+        ranges = _calibrated(hub, calibration, recipe, recipe.ranges if recipe.ranges != "auto" else "minmax", tell)
+        return Conditioned(hub, ranges)
+    few = calibration.subset(min(recipe.samples, SAMPLES))
+    held = few[3::4] if len(few) >= LEAST_TO_CHOOSE else []
+    seen = [feed for i, feed in enumerate(few) if i % 4 != 3] if held else few
+    tell("choosing how to quantize", 0, 0)
+    trials = _Trials.of(hub, held)
+    way, method = _best_way(hub, seen, trials, recipe)
+    measured = _measured(hub, seen, way, recipe.absorb_biases)
+    ranges = _calibrated(measured.model, calibration, recipe, method, tell)
+    tell("rounding weights", 0, 0)
+    result = measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases)
+    gains = _gains(hub, measured, seen, ranges, trials, recipe, result) if held else ()
+    return Conditioned(result, ranges, (_told(way, measured, method, recipe),), gains)
 
 
-def _best_way(hub: ir.Model, feeds: Sequence[Feeds], recipe: Recipe) -> tuple[str, bool]:
-    """How to equalize, and whether to narrow ranges: what is closest to float on samples held back."""
+def _has_layers(hub: ir.Model) -> bool:
+    return any(node.op_type == "Conv" for node in hub.graph)
+
+
+def _told(way: str, measured: _Measured, method: str, recipe: Recipe) -> str:
+    """One sentence of what was done to the graph."""
+    parts = [way] if way else []
+    parts += [f"{measured.absorbed} channels' biases absorbed"] if measured.absorbed else []
+    parts += [] if method == "minmax" else ["ranges of least error for each value" if method == "auto" else f"ranges by {method}"]
+    parts += ["weights rounded by what they are multiplied with"] if recipe.round_weights else []
+    parts += ["biases corrected for the rounding"] if recipe.correct_biases else []
+    return "; ".join(parts)
+
+
+def _calibrated(hub: ir.Model, calibration: Calibration, recipe: Recipe, method: str, tell: Tell) -> Ranges:
+    """The range of every value, from all samples that the recipe takes."""
     from edgekit.ort.model import to_proto
-    from edgekit.quantize.simulate import outputs, relative_error, with_rounding
+    from edgekit.quantize.calibration_cache import observed
+    from edgekit.quantize.ranges import ranges_of
 
-    if len(feeds) < LEAST_TO_CHOOSE:
-        return NO_EQUALIZATION, False
-    parts = len(feeds) * 3 // 4
-    seen, held_back = feeds[:parts], feeds[parts:]
-    exact = outputs(to_proto(hub), held_back)
-    errors: dict[tuple[str, bool], float] = {}
-    for equalization in _equalizations(hub):
-        measured = _measured(hub, seen, equalization)
-        for narrow in (False, True) if recipe.ranges == "minmax" else (False,):
-            ranges = measured.ranges(narrow)
-            rounded = to_proto(measured.rounded(ranges, learned=False))
-            errors[equalization, narrow] = relative_error(exact, outputs(with_rounding(rounded, ranges), held_back))
-    best = min(errors, key=lambda way: errors[way])
-    plainest = (NO_EQUALIZATION, False)
-    return best if errors[best] < WORTHWHILE * errors[plainest] else plainest
+    def done(samples: int, total: int) -> None:
+        tell("calibrating", samples, total)
 
-
-def _equalizations(hub: ir.Model) -> tuple[str, ...]:
-    clips = any(node.op_type == "Clip" for node in hub.graph)
-    return (NO_EQUALIZATION, EQUALIZATION, EQUALIZATION_ACROSS_CLIPS) if clips else (NO_EQUALIZATION, EQUALIZATION)
+    return ranges_of(observed(to_proto(hub), calibration, recipe.samples, done), method)
 
 
 @dataclass(frozen=True)
+class _Trials:
+    """Samples held back, and what the float graph makes of them."""
+
+    feeds: Sequence[Feeds]
+    exact: np.ndarray
+
+    @classmethod
+    def of(cls, hub: ir.Model, feeds: Sequence[Feeds]) -> _Trials:
+        from edgekit.ort.model import to_proto
+        from edgekit.quantize.simulate import outputs
+
+        return cls(feeds, outputs(to_proto(hub), feeds))
+
+    def error(self, model: ir.Model, ranges: Ranges) -> float:
+        """Squared error over squared size of what int8 would make of them."""
+        from edgekit.ort.model import to_proto
+        from edgekit.quantize.simulate import outputs, relative_error, with_rounding
+
+        return relative_error(self.exact, outputs(with_rounding(to_proto(model), ranges), self.feeds))
+
+
+def _best_way(hub: ir.Model, seen: Sequence[Feeds], trials: _Trials, recipe: Recipe) -> tuple[str, str]:
+    """How to equalize, and how to find ranges: what is closest to float on the samples held back."""
+    methods = ("minmax", "auto") if recipe.ranges == "auto" else (recipe.ranges,)
+    ways = _equalizations(hub, recipe)
+    if not trials.feeds:
+        return ways[0], methods[0]
+    errors: dict[tuple[str, str], float] = {}
+    for way in ways:
+        measured = _measured(hub, seen, way, recipe.absorb_biases)
+        for method in methods:
+            ranges = measured.ranges(method)
+            rounded = measured.rounded(ranges, learned=False, corrected=recipe.correct_biases)
+            errors[way, method] = trials.error(rounded, ranges)
+    plainest, best = (ways[0], methods[0]), min(errors, key=lambda choice: errors[choice])
+    return best if errors[best] < WORTHWHILE * errors[plainest] else plainest
+
+
+def _equalizations(hub: ir.Model, recipe: Recipe) -> tuple[str, ...]:
+    """What may be done, the plainest first."""
+    some = (EQUALIZATION, EQUALIZATION_ACROSS_CLIPS) if any(n.op_type == "Clip" for n in hub.graph) else (EQUALIZATION,)
+    return {"auto": (NO_EQUALIZATION, *some), "always": some, "never": (NO_EQUALIZATION,)}[recipe.equalize]
+
+
+def _gains(
+    hub: ir.Model,
+    measured: _Measured,
+    seen: Sequence[Feeds],
+    ranges: Ranges,
+    trials: _Trials,
+    recipe: Recipe,
+    result: ir.Model,
+) -> tuple[Gain, ...]:
+    """One step after the other, from plain int8 to the result."""
+    plain, equalized = _measured(hub, seen, NO_EQUALIZATION, False), measured
+    steps: list[tuple[str, ir.Model, Ranges]] = []
+
+    def add(step: str, of: _Measured, within: Ranges, learned: bool, corrected: bool) -> None:
+        steps.append((step, of.rounded(within, learned=learned, corrected=corrected), within))
+
+    add("plain", plain, plain.ranges("minmax"), False, False)
+    if measured.way:
+        equalized = _measured(hub, seen, measured.way, False)
+        add("equalization", equalized, equalized.ranges("minmax"), False, False)
+    if measured.absorbed:
+        add("bias absorption", measured, measured.ranges("minmax"), False, False)
+    add("ranges", measured, ranges, False, False)
+    if recipe.round_weights:
+        add("rounding", measured, ranges, True, False)
+    if recipe.correct_biases:
+        steps.append(("bias correction", result, ranges))
+    return tuple(Gain(step, _decibel(trials.error(model, within))) for step, model, within in steps)
+
+
+def _decibel(error: float) -> float:
+    return round(-10 * math.log10(max(error, 1e-30)), 2)
+
+
+@dataclass
 class _Measured:
     """A graph, equalized or not, and what its values are like on the feeds."""
 
@@ -111,16 +211,18 @@ class _Measured:
     proto: onnx.ModelProto
     feeds: Sequence[Feeds]
     statistics: Mapping[str, Channels]
+    way: str
+    absorbed: int
+    seen: Covariances | None = None
 
-    def ranges(self, narrow: bool) -> dict[str, tuple[float, float]]:
-        """The extremes of each value, or the ranges of least squared error."""
-        from edgekit.quantize.ranges import least_error
-        from edgekit.quantize.statistics import extremes, histograms
+    def ranges(self, method: str) -> Ranges:
+        """The range of each value on these feeds."""
+        from edgekit.quantize.observe import observe
+        from edgekit.quantize.ranges import ranges_of
 
-        ends = extremes(self.statistics)
-        return ends | least_error(histograms(self.proto, self.feeds, ends), ends) if narrow else ends
+        return ranges_of(observe(self.proto, self.feeds), method)
 
-    def rounded(self, ranges: Mapping[str, tuple[float, float]], *, learned: bool) -> ir.Model:
+    def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool) -> ir.Model:
         """A copy with all weights on their steps, and biases that make up for the mean error of each layer.
 
         That is the rounded weights times the mean of the rounded input, less the same without rounding. Layers without a bias
@@ -132,10 +234,11 @@ class _Measured:
 
         result = self.model.clone()
         layers = [found for node in result.graph if (found := layer(node)) is not None]
-        means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers})
-        seen = covariances(self.proto, self.feeds, layers) if learned else {}
+        means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers}) if corrected else {}
+        if learned and self.seen is None:
+            self.seen = covariances(self.proto, self.feeds, layers)
         for found in layers:
-            covariance = seen.get(found.makes)
+            covariance = self.seen.get(found.makes) if learned and self.seen else None
             kernel = rounded(found.kernel) if covariance is None else round_by_covariance(found, covariance)
             if found.bias is not None and found.takes in means:
                 exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
@@ -144,14 +247,21 @@ class _Measured:
         return result
 
 
-def _measured(hub: ir.Model, feeds: Sequence[Feeds], equalization: str) -> _Measured:
+def _measured(hub: ir.Model, feeds: Sequence[Feeds], way: str, absorb: bool) -> _Measured:
     from edgekit.ort.model import to_proto
+    from edgekit.quantize.absorb import absorb_biases
     from edgekit.quantize.equalize import equalize
     from edgekit.quantize.statistics import channels
 
     model = hub.clone()
     statistics = channels(to_proto(model), feeds)
-    across_clips = equalization == EQUALIZATION_ACROSS_CLIPS
-    if equalization and equalize(model, statistics, across_clips=across_clips):
+    if way and equalize(model, statistics, across_clips=way == EQUALIZATION_ACROSS_CLIPS):
         statistics = channels(to_proto(model), feeds)
-    return _Measured(model, to_proto(model), feeds, statistics)
+    absorbed = absorb_biases(model, statistics) if absorb else 0
+    if absorbed:
+        statistics = channels(to_proto(model), feeds)
+    return _Measured(model, to_proto(model), feeds, statistics, way, absorbed)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress for nobody."""

@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,15 @@ import numpy as np
 
 from edgekit.errors import EdgekitError, QuantizeError
 from edgekit.ort.model import clean, to_proto
-from edgekit.ort.probe import INFINITE, PROBES, largest_magnitudes
+from edgekit.ort.probe import INFINITE
 from edgekit.ort.session import rewrite
-from edgekit.quantize.recipe import Recipe
+from edgekit.quantize.recipe import INT8, Recipe
 from edgekit.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-    from edgekit.contract import Feeds
     from edgekit.quantize.data import Calibration
 
 # Operators that do arithmetic on weights; what is left of them in float is told in a note.
@@ -41,15 +40,20 @@ def quantize_static(
 
     Weights are symmetric int8 with one scale per output channel, activations int8 with one scale and zero point each.
     This is what onnxruntime recommends for all processors: ARM computes in int8 directly, x86 turns activations into uint8
-    when it loads the model. The range of an activation is the recipe's, or what `ranges` says of the value of that name.
+    when it loads the model.
+
+    In a network with attention the products get the ranges of their activations in each run, as in the LiteRT artifact.
+
+    Args:
+        hub: The graph.
+        calibration: Real inputs.
+        recipe: Which layers stay in float (`int16x8` as well: onnxruntime has no 16-bit kernels).
+        ranges: The range of every value of the hub that has one, as `condition` finds them; without it, the extremes.
 
     Raises:
         QuantizeError: There are no calibration data, or onnxruntime cannot quantize the model.
     """
     load_onnxruntime()
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as quantize
-
     if calibration is None:
         raise QuantizeError(
             "int8 needs calibration data: the ranges of the activations are measured on real inputs",
@@ -58,39 +62,104 @@ def quantize_static(
         )
     recipe = recipe or Recipe()
     prepared = _prepared(hub)
-    method = {
-        "minmax": CalibrationMethod.MinMax,
-        "percentile": CalibrationMethod.Percentile,
-        "entropy": CalibrationMethod.Entropy,
-    }[recipe.ranges]
-    # Histograms would hold every activation of every sample in memory; with a stride of 1 they are merged sample by sample.
-    extra_options: dict[str, Any] = {} if recipe.ranges == "minmax" else {"CalibStridedMinMax": 1}
-    extra_options["TensorQuantOverrides"] = _overrides(prepared, ranges or {})
-
-    infinite = _infinite_values(prepared, calibration.subset(PROBES))
+    known = _complete(prepared, hub, calibration, recipe, ranges)
+    dynamic = _has_attention(prepared)
+    kept = float_values(hub, recipe)
+    reading, products = _readouts(prepared)
+    boundless = _float_values(prepared) - known.keys()  # stand-ins for infinity: one int8 scale would let them drown all else
     excluded = [
         node.name
         for node in prepared.graph.node
-        if recipe.keeps(node.name) or _is_dilated_pool(node) or not infinite.isdisjoint((*node.input, *node.output))
+        if node.name in reading
+        or (dynamic and node.op_type in _MATRIX_PRODUCTS)
+        or not kept.isdisjoint(node.output)
+        or _is_dilated_pool(node)
+        or not boundless.isdisjoint((*node.input, *node.output))
     ]
 
     def run(path: Path) -> None:
-        quantize(
-            prepared,
-            path,
-            calibration_data_reader=_reader(calibration.subset(recipe.samples)),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=recipe.reduce_range,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded,
-            calibrate_method=method,
-            extra_options=extra_options,
-        )
+        work = _quantizer(prepared, known, excluded, recipe, _FIXED_BESIDE_ATTENTION if dynamic else None)
+        work.quantize_model()
+        work.model.save_model_to_file(str(path), False)
 
-    quantized = _with_float_readout(_quantized(run), prepared)
+    quantized = _without_rounding_of(products, _quantized(run))
+    if dynamic:
+        quantized = _with_dynamic_products(quantized, recipe, kept)
     return clean(quantized).SerializeToString(deterministic=True), _float_notes(quantized)
+
+
+def _quantizer(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, tuple[float, float]],
+    excluded: Sequence[str],
+    recipe: Recipe,
+    kinds: Sequence[str] | None,
+) -> Any:
+    """onnxruntime's quantizer, given the ranges that its own calibrators would otherwise find."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    data = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
+    return QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=recipe.reduce_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(excluded),
+        op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}) if kinds is None else list(kinds),
+        extra_options={},
+    )
+
+
+def _complete(
+    prepared: onnx.ModelProto,
+    hub: ir.Model,
+    calibration: Calibration,
+    recipe: Recipe,
+    given: Mapping[str, tuple[float, float]] | None,
+) -> dict[str, tuple[float, float]]:
+    """The given ranges and, of values that only the prepared graph has, the extremes on some samples.
+
+    A value that is not held gets the range of what is made of it: the quantizer merges them.
+    """
+    from edgekit.quantize.observe import observe
+    from edgekit.quantize.simulate import held_values
+
+    held = held_values(prepared)
+    if given is None:
+        ranges = {name: value.extremes for name, value in observe(prepared, calibration.subset(recipe.samples)).items()}
+    else:
+        of_hub = {str(value.name) for node in hub.graph for value in node.outputs} | {str(v.name) for v in hub.graph.inputs}
+        missing = held - of_hub
+        seen = observe(prepared, calibration.subset(min(recipe.samples, _FEW)), missing) if missing else {}
+        ranges = {**given, **{name: value.extremes for name, value in seen.items()}}
+    for node in prepared.graph.node:
+        if node.op_type in ("Relu", "Clip") and node.input[0] not in held and node.output[0] in ranges:
+            ranges[node.input[0]] = ranges[node.output[0]]
+    return ranges
+
+
+def _float_values(model: onnx.ModelProto) -> set[str]:
+    """The names of float32 values that nodes take or give, and of constants that hold stand-ins for infinity."""
+    import onnx
+    from onnx import numpy_helper
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    declared = (*inferred.value_info, *inferred.input, *inferred.output)
+    names = {value.name for value in declared if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    names -= {tensor.name for tensor in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and (np.abs(numpy_helper.to_array(tensor)) >= INFINITE).any():
+            names.add(tensor.name)
+    return names
 
 
 def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes, list[str]]:
@@ -104,11 +173,15 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
         QuantizeError: onnxruntime cannot quantize the model.
     """
     load_onnxruntime()
+    recipe = recipe or Recipe()
+    quantized = clean(_with_dynamic_products(_prepared(hub), recipe, float_values(hub, recipe)))
+    return quantized.SerializeToString(deterministic=True), _float_notes(quantized)
+
+
+def _with_dynamic_products(model: onnx.ModelProto, recipe: Recipe, kept: Container[str]) -> onnx.ModelProto:
+    """The model with products whose activations are quantized in each run; those that make a value in `kept` stay in float."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
-
-    recipe = recipe or Recipe()
-    model = _prepared(hub)
 
     def run(path: Path) -> None:
         quantize(
@@ -118,14 +191,30 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
             per_channel=True,
             reduce_range=recipe.reduce_range,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in model.graph.node if recipe.keeps(node.name)],
+            nodes_to_exclude=[node.name for node in model.graph.node if any(name in kept for name in node.output)],
         )
 
-    quantized = clean(_quantized(run))
-    return quantized.SerializeToString(deterministic=True), _float_notes(quantized)
+    return _quantized(run)
 
 
 _MATRIX_PRODUCTS = ["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
+# Fixed ranges would ruin a network with attention; convolutions, and what the quantizer merges with them, take them well.
+_FIXED_BESIDE_ATTENTION = ["Conv", "Clip", "Relu"]
+
+
+def float_values(hub: ir.Model, recipe: Recipe) -> set[str]:
+    """The values that nodes make which stay in float: those that the recipe names, and what a Relu or Clip alone makes of them.
+
+    A node and the activation behind it are one operator in both runtimes, whichever of the two is named.
+    """
+    kept = {
+        str(value.name) for node in hub.graph for value in node.outputs if value.name and recipe.precision_of(value.name) != INT8
+    }
+    for node in hub.graph:
+        if node.op_type in ("Relu", "Clip") and node.inputs[0] is not None and len(node.inputs[0].consumers()) == 1:
+            pair = {str(node.inputs[0].name), str(node.outputs[0].name)}
+            kept |= pair if not kept.isdisjoint(pair) else set()
+    return kept
 
 
 def _prepared(hub: ir.Model) -> onnx.ModelProto:
@@ -147,114 +236,62 @@ def _prepared(hub: ir.Model) -> onnx.ModelProto:
 
 # What may stand between the last product and the model's output: it takes the product's float results as they are.
 _READING = frozenset(
-    "Elu Flatten HardSigmoid HardSwish LeakyRelu LogSoftmax Relu Reshape Sigmoid Slice Softmax Squeeze Tanh Unsqueeze".split()
+    "Clip Elu Flatten HardSigmoid HardSwish LeakyRelu LogSoftmax Relu Reshape Sigmoid Slice Softmax Squeeze Tanh "
+    "Unsqueeze".split()
 )
 _PRODUCTS = ("Gemm", "MatMul")
+# Samples that tell the ranges of values which only onnxruntime's graph has.
+_FEW = 64
 
 
-def _with_float_readout(model: onnx.ModelProto, exact: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the rounding of results of dense layers that are its outputs, and of what reads them off (Softmax …).
+def _readouts(model: onnx.ModelProto) -> tuple[set[str], set[str]]:
+    """Nodes that read off what a product makes for an output, and these products, by name.
 
-    The product of integers can give them in float. In 256 steps of its range, the scores of a classifier tie or change places
-    where the float ones are close together. `exact` is the model before it was quantized: a Relu or Clip that the quantizer
-    left to a range comes back from there.
+    The product of integers can give its results in float. In 256 steps of their range, the scores of a classifier tie or change
+    places where the float ones are close together.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     users = Counter(name for node in model.graph.node for name in node.input)
-    clips = {node.output[0]: node for node in exact.graph.node if node.op_type in ("Relu", "Clip")}
-    pairs = [pair for output in model.graph.output for pair in _rounded_readout(output.name, makers, users)]
-    dropped = {name for rounded, _ in pairs for name in (rounded, makers[rounded].input[0])}
-    kept: list[onnx.NodeProto] = []
+    reading: set[str] = set()
+    products: set[str] = set()
+    for output in model.graph.output:
+        way, name, limit = [], output.name, 0  # nothing may take the output itself beside the caller
+        while (node := makers.get(name)) is not None and users[name] <= limit and node.op_type in _READING:
+            way.append(node.name)
+            name, limit = node.input[0], 1
+        if node is not None and users[name] <= limit and node.op_type in _PRODUCTS:
+            reading.update(way)
+            products.add(node.name)
+    return reading, products
+
+
+def _without_rounding_of(products: Container[str], model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the QuantizeLinear and DequantizeLinear behind these nodes."""
+    takers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        if not dropped.isdisjoint(node.output):
-            continue
-        kept.append(node)
-        for rounded, made in pairs:
-            if made not in node.output:
-                continue
-            clip = clips.get(rounded)
-            is_lost = clip is not None and clip.op_type != node.op_type
-            node.output[:] = [(f"{rounded}/unclipped" if is_lost else rounded) if name == made else name for name in node.output]
-            if clip is not None and is_lost:
-                kept.append(_fed(clip, f"{rounded}/unclipped"))
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    dropped: set[str] = set()
+    for node in model.graph.node:
+        rounding = takers.get(node.output[0], []) if node.name in products else []
+        if len(rounding) == 1 and rounding[0].op_type == "QuantizeLinear":
+            (expanding,) = takers[rounding[0].output[0]]
+            dropped |= {rounding[0].name, expanding.name}
+            node.output[0] = expanding.output[0]
+    left = [node for node in model.graph.node if node.name not in dropped]
     del model.graph.node[:]
-    model.graph.node.extend(kept)
+    model.graph.node.extend(left)
     return model
 
 
-def _fed(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
-    """A copy with another first input."""
-    copy = type(node)()
-    copy.CopyFrom(node)
-    copy.input[0] = name
-    return copy
-
-
-def _rounded_readout(output: str, makers: Mapping[str, onnx.NodeProto], users: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Pairs of a value that comes out of a DequantizeLinear and what was rounded for it, from an output back to its product.
-
-    Empty where something else than a product is behind the output, or a value on the way has other users.
-    """
-    pairs: list[tuple[str, str]] = []
-    name, limit = output, 0  # nothing may take the output itself beside the caller
-    while (node := makers.get(name)) is not None and users[name] <= limit:
-        limit = 1
-        if node.op_type == "DequantizeLinear":
-            before = makers.get(node.input[0])
-            if before is None or before.op_type != "QuantizeLinear" or users[node.input[0]] != 1 or users[before.input[0]] != 1:
-                return []
-            pairs.append((name, before.input[0]))
-            name = before.input[0]
-        elif node.op_type in _READING:
-            name = node.input[0]
-        else:
-            return pairs if node.op_type in _PRODUCTS else []
-    return []
-
-
-def _infinite_values(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> set[str]:
-    """Values that hold stand-ins for infinity, as attention masks do: one int8 scale over them would make all else zero."""
-    from onnx import numpy_helper
-
-    names = {name for name, size in largest_magnitudes(model, feeds).items() if size >= INFINITE}
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.dtype == np.float32 and (np.abs(array) >= INFINITE).any():
-            names.add(tensor.name)
-    return names
-
-
-def _overrides(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> dict[str, list[dict[str, Any]]]:
-    """The given ranges in the quantizer's own words, of the values that basic optimizations have left."""
-    values = {value.name for value in model.graph.input} | {name for node in model.graph.node for name in node.output}
-    return {
-        name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
-        for name, (low, high) in ranges.items()
-        if name in values and low < high
-    }
+def _has_attention(model: onnx.ModelProto) -> bool:
+    """Whether a product takes what a Softmax makes."""
+    shares = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
+    return any(node.op_type == "MatMul" and not shares.isdisjoint(node.input) for node in model.graph.node)
 
 
 def _is_dilated_pool(node: onnx.NodeProto) -> bool:
     return node.op_type == "AveragePool" and any(a.name == "dilations" and max(a.ints) > 1 for a in node.attribute)
-
-
-def _reader(feeds: Sequence[Feeds]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.set_range(0, len(feeds))
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self._iterator, None)
-
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self._iterator: Iterator[dict[str, Any]] = (dict(feeds[i]) for i in range(start_index, end_index))
-
-        def __len__(self) -> int:
-            return len(feeds)
-
-    return Reader()
 
 
 def _quantized(run: Callable[[Path], None]) -> onnx.ModelProto:
@@ -270,7 +307,7 @@ def _quantized(run: Callable[[Path], None]) -> onnx.ModelProto:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise QuantizeError(
                 f"onnxruntime cannot quantize the model: {reason}",
-                fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
+                fix="keep the operator in float in the recipe's layers, or leave this precision out",
             ) from error
         return onnx.load(path)
 

@@ -8,7 +8,7 @@ reason). The grid stays that of the quantizers, which find every weight on a ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
     from edgekit.contract import Feeds
+
+Covariances = Mapping[str, np.ndarray]
 
 # Places of a feature map that are looked at in each sample.
 PLACES = 64
@@ -36,16 +38,16 @@ def covariances(model: onnx.ModelProto, feeds: Sequence[Feeds], layers: Sequence
 
     Not of layers whose sums are wider than `WIDEST`, or than the number of sums seen: those would learn the samples by heart.
     """
-    from edgekit.quantize.statistics import values
+    from edgekit.quantize.statistics import runs
 
     by_input: dict[str, list[Layer]] = {}
     for layer in layers:
         if layer.kernel[0].size <= WIDEST and layer.has_window:
             by_input.setdefault(layer.takes, []).append(layer)
     found: dict[str, np.ndarray] = {}
-    for name, array in values(model, feeds, by_input):
-        for layer in by_input.get(name, ()):
-            patches = _patches(layer, array)
+    for values in runs(model, feeds, by_input):
+        for layer in (layer for name, watching in by_input.items() if name in values for layer in watching):
+            patches = _patches(layer, values[layer.takes])
             if patches.shape[1] * len(feeds) >= patches.shape[2]:
                 products = (patches.transpose(0, 2, 1) @ patches).astype(np.float64)
                 found[layer.makes] = found.get(layer.makes, 0) + products / (patches.shape[1] * len(feeds))

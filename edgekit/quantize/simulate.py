@@ -35,7 +35,7 @@ def with_rounding(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, floa
 
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    held = set(ranges) - {value.name for value in model.graph.output} - _fused(model)
+    held = held_values(model) & ranges.keys() - {value.name for value in model.graph.output}
     nodes: list[onnx.NodeProto] = []
     renamed: dict[str, str] = {}
 
@@ -68,10 +68,11 @@ def with_rounding(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, floa
     return result
 
 
-def _fused(model: onnx.ModelProto) -> set[str]:
-    """Values that a Relu or Clip takes at once, and no other node."""
+def held_values(model: onnx.ModelProto) -> set[str]:
+    """Every value that a runtime holds: not those that a Relu or Clip takes at once, and no other node."""
     users: dict[str, list[str]] = {}
     for node in model.graph.node:
         for name in node.input:
             users.setdefault(name, []).append(node.op_type)
-    return {name for name, kinds in users.items() if kinds in (["Relu"], ["Clip"])}
+    names = {value.name for value in model.graph.input} | {name for node in model.graph.node for name in node.output if name}
+    return {name for name in names if users.get(name) not in (["Relu"], ["Clip"])}

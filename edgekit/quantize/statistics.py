@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     import onnx
 
     from edgekit.contract import Feeds
-
-BINS = 2048
-ELEMENTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Channels:
 def channels(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, Channels]:
     """The statistics of every float32 value with channels, by name."""
     found: dict[str, list[np.ndarray]] = {}
-    for name, array in values(model, feeds):
+    for name, array in _items(runs(model, feeds)):
         if array.ndim < 2:
             continue
         axes = (0, *range(2, array.ndim))
@@ -43,35 +40,11 @@ def channels(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, Channe
             continue
         have = found[name]
         found[name] = [np.minimum(have[0], low), np.maximum(have[1], high), have[2] + mean, have[3] + square]
-    runs = len(feeds)
+    count = len(feeds)
     return {
-        name: Channels(low, high, mean / runs, np.maximum(square / runs - (mean / runs) ** 2, 0))
+        name: Channels(low, high, mean / count, np.maximum(square / count - (mean / count) ** 2, 0))
         for name, (low, high, mean, square) in found.items()
     }
-
-
-def extremes(statistics: Mapping[str, Channels]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of every finite value that has statistics, by name."""
-    found = {name: (float(s.low.min(initial=0.0)), float(s.high.max(initial=0.0))) for name, s in statistics.items()}
-    return {name: ends for name, ends in found.items() if np.isfinite(ends).all()}
-
-
-def histograms(
-    model: onnx.ModelProto, feeds: Sequence[Feeds], ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, np.ndarray]:
-    """How often each value lies in each of `BINS` equal parts of its range, by name; some `ELEMENTS` of each run are counted.
-
-    Each run counts by one over the value's mean square in it, so that squared errors are relative to what they disturb. Counted
-    alike, one picture of CIFAR-10 whose activations reach 230 would set the steps for a thousand that stay below 60.
-    """
-    found: dict[str, np.ndarray] = {}
-    for name, array in values(model, feeds):
-        low, high = ranges.get(name, (0.0, 0.0))
-        if low < high:
-            elements = array.reshape(-1)[:: array.size // ELEMENTS + 1]
-            counts = np.histogram(elements, BINS, (low, high))[0]
-            found[name] = found.get(name, 0) + counts / max(float(np.square(elements, dtype=np.float64).mean()), 1e-30)
-    return found
 
 
 def rounded_means(
@@ -82,7 +55,7 @@ def rounded_means(
     That is not the mean of the channel: a range cuts off, and a channel of few steps is rounded mostly down or mostly up.
     """
     found: dict[str, np.ndarray] = {}
-    for name, array in values(model, feeds, only):
+    for name, array in _items(runs(model, feeds, only)):
         if array.ndim < 2 or name not in ranges or name not in only:
             continue
         low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
@@ -94,13 +67,14 @@ def rounded_means(
     return found
 
 
-def values(
-    model: onnx.ModelProto, feeds: Sequence[Feeds], only: Container[str] | None = None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Every float32 input, output and value between them (or `only` those between) of every run."""
+def runs(model: onnx.ModelProto, feeds: Iterable[Feeds], only: Container[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """Every float32 input, output and value between them (or `only` those between), by name, run by run."""
     session = open_probe(model, only)
     names = [value.name for value in session.get_outputs()]
     for feed in feeds:
-        for name, array in [*feed.items(), *zip(names, session.run(None, dict(feed)), strict=True)]:
-            if array.dtype == np.float32:
-                yield name, array
+        values = {**feed, **dict(zip(names, session.run(None, dict(feed)), strict=True))}
+        yield {name: array for name, array in values.items() if array.dtype == np.float32}
+
+
+def _items(found: Iterable[Mapping[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    return (item for values in found for item in values.items())

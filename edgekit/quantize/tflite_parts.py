@@ -15,8 +15,8 @@ from edgekit.ort.probe import INFINITE
 
 # What may stand between the last product and the file's output: it takes the product's float results as they are.
 _READING = frozenset(
-    "EXPAND_DIMS HARD_SWISH LEAKY_RELU LOGISTIC LOG_SOFTMAX RELU RELU6 RESHAPE SLICE SOFTMAX SPLIT SQUEEZE STRIDED_SLICE "
-    "TANH".split()
+    "EXPAND_DIMS HARD_SWISH LEAKY_RELU LOGISTIC LOG_SOFTMAX MAXIMUM MINIMUM RELU RELU6 RESHAPE SLICE SOFTMAX SPLIT SQUEEZE "
+    "STRIDED_SLICE TANH".split()
 )
 
 # The quantizer's Quantize and Dequantize operators, and those that carry no arithmetic, are not "in float".
@@ -110,6 +110,10 @@ class TfliteParts:
         """Whether a BATCH_MATMUL takes what a SOFTMAX makes."""
         soft = {name for part in self.operators if part.kind == "SOFTMAX" for name in part.makes}
         return any(part.kind == "BATCH_MATMUL" and not soft.isdisjoint(part.takes) for part in self.operators)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a tensor holds float32 numbers that are no constants."""
+        return self._tensors[name].type == self._types.FLOAT32 and not self._is_constant(name)
 
     def counts(self) -> dict[str, int]:
         """How many of each operator the file has."""

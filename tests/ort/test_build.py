@@ -121,7 +121,7 @@ def test_int8_without_calibration_data_says_what_to_pass():
 
 
 def test_a_recipe_keeps_nodes_in_float(calibration):
-    recipe = Recipe(keep_float=("Conv|conv",), samples=16)
+    recipe = Recipe(layers={"*": "float"}, samples=16)
     artifact = ort.build(digits(), "int8", calibration=calibration, recipe=recipe)[0]
     assert any("Conv" in note for note in artifact.notes)
 

@@ -10,9 +10,8 @@ from edgekit import hub
 from edgekit.ort.model import to_proto
 from edgekit.quantize import Calibration, condition
 from edgekit.quantize.equalize import equalize
-from edgekit.quantize.ranges import least_error
 from edgekit.quantize.simulate import outputs
-from edgekit.quantize.statistics import channels, histograms
+from edgekit.quantize.statistics import channels
 from edgekit.quantize.weights import layer, rounded
 
 GENERATOR = np.random.default_rng(5)
@@ -87,27 +86,3 @@ def test_the_same_samples_give_the_same_graph(feeds):
     model, data = network("Relu(wide)"), Calibration(feeds, "npz", "noise", "")
     made = [to_proto(condition(model, data).hub).SerializeToString(deterministic=True) for _ in range(2)]
     assert made[0] == made[1]
-
-
-def test_a_range_leaves_out_a_lone_outlier():
-    counts = np.zeros(2048, np.int64)
-    counts[:256] = 1000  # 256,000 values in [0, 1], one at 8
-    counts[-1] = 1
-    low, high = least_error({"x": counts}, {"x": (0.0, 8.0)})["x"]
-    assert low == 0.0
-    assert high < 8.0
-    evenly = np.full(2048, 1000)
-    assert least_error({"x": evenly}, {"x": (-1.0, 1.0)})["x"] == (-1.0, 1.0)
-
-
-def test_one_sample_of_another_size_does_not_set_the_steps_of_all():
-    """Squared errors count relative to the sample that they disturb."""
-    feeds = [{"x": GENERATOR.uniform(0, 10, (1, 4096)).astype(np.float32)} for _ in range(50)]
-    model = onnx.parser.parse_model("""
-        <ir_version: 10, opset_import: ["": 20]> g (float[1, 4096] x) => (float[1, 4096] y) { y = Relu(x) }""")
-    feeds[20]["x"][0, :64] = GENERATOR.uniform(100, 400, 64)
-    ends = {"x": (0.0, 400.0)}
-    alike = np.histogram(np.concatenate([feed["x"] for feed in feeds]), 2048, ends["x"])[0]
-    relative = least_error(histograms(model, feeds, ends), ends)["x"]
-    assert least_error({"x": alike}, ends)["x"][1] > 350
-    assert relative[1] < 300

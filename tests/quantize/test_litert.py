@@ -66,7 +66,7 @@ def test_ranges_do_not_depend_on_the_order_of_the_samples(compiled, calibration)
 
 
 def test_a_recipe_keeps_operators_in_float(compiled, calibration):
-    kept = quantize_litert(compiled, "int8", calibration, recipe=Recipe(keep_float=("digit",)))
+    kept = quantize_litert(compiled, "int8", calibration, recipe=Recipe(layers={"*digit*": "float"}))
     assert kept.notes == ("in float: 1 FULLY_CONNECTED",)
 
 

@@ -24,6 +24,7 @@ def network(last):
         net (float[1,8] x) => (float[1,6] y) {{ a = Gemm(x, w1, b1) h = Relu(a) s = Gemm(h, w2, b2) {last} }}""")
     weights = {"w1": RNG.normal(size=(8, 16)), "b1": RNG.normal(size=16), "w2": RNG.normal(size=(16, 6)) / 8}
     weights["b2"] = np.array([-1000.0, -0.5, 0, 0.5, 1, 1000])
+    weights |= {"lo": np.array(-3.0), "hi": np.array(600.0)}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items())
     return hub.prepare(ir.from_proto(model))
 
@@ -40,7 +41,7 @@ def quantized(graph, kind):
 
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
-@pytest.mark.parametrize("last", ["y = Identity(s)", "y = Relu(s)", "y = LeakyRelu<alpha=0.5>(s)"])
+@pytest.mark.parametrize("last", ["y = Identity(s)", "y = Relu(s)", "y = LeakyRelu<alpha=0.5>(s)", "y = Clip(s, lo, hi)"])
 def test_close_scores_keep_their_order(last, kind):
     graph = network(last)
     exact = results(ort.build(graph, "fp32")[0], "onnx")
