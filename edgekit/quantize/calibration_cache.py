@@ -1,7 +1,7 @@
 """What was seen of a graph's values, kept between runs: calibration is asked for again with each change of a recipe.
 
-In `$EDGEKIT_CACHE`, else `$XDG_CACHE_HOME/edgekit`, else `~/.cache/edgekit`, in the folder `calibration`: one file per graph, data
-and number of samples. The newest `KEPT` files stay. A folder that cannot be written is done without.
+In `$EDGEKIT_CACHE`, else `$XDG_CACHE_HOME/edgekit`, else `~/.cache/edgekit`, in the folder `calibration`: one file per graph,
+data and number of samples. The newest `KEPT` files stay. A folder that cannot be written is done without.
 """
 
 from __future__ import annotations

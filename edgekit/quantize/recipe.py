@@ -27,7 +27,7 @@ _ABOUT = {
     "round_weights": "Round weights by what they are multiplied with, not each to the nearest step.",
     "correct_biases": "Make up for the mean error of each layer in its bias.",
     "reduce_range": "7-bit weights, for x86 processors without VNNI whose int8 kernels saturate. Never needed on ARM.",
-    "layers": "What is not int8: the name of the value that a node makes = int8, int16x8 or float. A * stands for any characters; "
+    "layers": "What is not int8: the name of the value that a node makes = int8, int16x8 or float. A * stands for anything; "
     "a later line goes over an earlier one.",
 }
 
