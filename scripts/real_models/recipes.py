@@ -12,7 +12,7 @@ from real_models import data, packages
 from real_models.registry import cache_folder, member, write_once
 
 NETWORKS = str(Path(__file__).with_name("networks.py"))
-CALIBRATION_SAMPLES = 200
+CALIBRATION_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _resnet56(samples: int) -> Export:
         f"{NETWORKS}:resnet56",
         data.arrays(f"resnet56-test-{samples}", lambda: scaled("test", samples)),
         ("x=1x3x32x32",),
-        calibration=data.arrays("resnet56-calibration", lambda: scaled("train", CALIBRATION_SAMPLES)),
+        calibration=data.arrays(f"resnet56-calibration-{CALIBRATION_SAMPLES}", lambda: scaled("train", CALIBRATION_SAMPLES)),
         labels=data.labels(f"cifar10-labels-{samples}", lambda: data.cifar10("test", samples)[1]),
     )
 
@@ -79,7 +79,7 @@ def _cifar_keras(samples: int) -> Export:
     return Export(
         str(member(packages.CIFAR_KERAS, "cifar_10_model/trained_models/cnn_model.h5")),
         data.arrays(f"cifar10-keras-test-{samples}", lambda: pixels("test", samples)),
-        calibration=data.arrays("cifar10-keras-calibration", lambda: pixels("train", CALIBRATION_SAMPLES)),
+        calibration=data.arrays(f"cifar10-keras-calibration-{CALIBRATION_SAMPLES}", lambda: pixels("train", CALIBRATION_SAMPLES)),
         labels=data.labels(f"cifar10-labels-{samples}", lambda: data.cifar10("test", samples)[1]),
     )
 
@@ -93,9 +93,61 @@ def _mnist(samples: int) -> Export:
         f"{NETWORKS}:mnist_cnn",
         data.arrays(f"mnist-test-{samples}", lambda: normalized("t10k", samples)),
         ("x=1x1x28x28",),
-        calibration=data.arrays("mnist-calibration", lambda: normalized("train", CALIBRATION_SAMPLES)),
+        calibration=data.arrays(f"mnist-calibration-{CALIBRATION_SAMPLES}", lambda: normalized("train", CALIBRATION_SAMPLES)),
         labels=data.labels(f"mnist-labels-{samples}", lambda: data.mnist("t10k", samples)[1]),
     )
+
+
+def _mnist_keras(samples: int) -> Export:
+    def scaled(part: str, count: int) -> dict[str, np.ndarray]:
+        return {"digit": data.mnist(part, count)[0][..., None] / np.float32(255)}
+
+    return Export(
+        str(write_once(cache_folder() / "models" / "mnist-cnn.keras", _train_mnist)),
+        data.arrays(f"mnist-keras-test-{samples}", lambda: scaled("t10k", samples)),
+        calibration=data.arrays(f"mnist-keras-calibration-{CALIBRATION_SAMPLES}", lambda: scaled("train", CALIBRATION_SAMPLES)),
+        labels=data.labels(f"mnist-labels-{samples}", lambda: data.mnist("t10k", samples)[1]),
+    )
+
+
+def _train_mnist(path: Path) -> None:
+    """The convolutional network of Keras' own MNIST example, without dropout, after two passes over the training digits."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    pixels, digits = data.mnist("train", 60_000)
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="digit"),
+            keras.layers.Conv2D(32, 3, activation="relu"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(pixels[..., None] / np.float32(255), digits, batch_size=128, epochs=2, verbose=0)
+    model.save(path)
+
+
+def _cifar10_head(factory: str, preprocess: str) -> Callable[[int], Export]:
+    """A network of ImageNet features with a linear classifier of CIFAR-10: the pictures are enlarged as they are read."""
+
+    def prepare(samples: int) -> Export:
+        return Export(
+            f"{NETWORKS}:{factory}",
+            data.pictures(f"cifar10-test-{samples}", lambda: data.cifar10("test", samples)[0]),
+            ("image=1x3x128x128",),
+            preprocess,
+            calibration=data.pictures(
+                f"cifar10-train-{CALIBRATION_SAMPLES}", lambda: data.cifar10("train", CALIBRATION_SAMPLES)[0]
+            ),
+            labels=data.labels(f"cifar10-labels-{samples}", lambda: data.cifar10("test", samples)[1]),
+        )
+
+    return prepare
 
 
 def _imagenet(factory: str, preprocess: str) -> Callable[[int], Export]:
@@ -262,6 +314,22 @@ RECIPES = (
         classifier=True,
         plain_cnn=True,
     ),
+    Recipe(
+        "mobilenet-v2-cifar10",
+        "torch",
+        str(packages.MOBILENET),
+        _cifar10_head("mobilenet_v2_cifar10", data.UPSCALED),
+        classifier=True,
+        plain_cnn=True,
+    ),
+    Recipe(
+        "efficientnet-lite0-cifar10",
+        "torch",
+        str(packages.EFFICIENTNET),
+        _cifar10_head("efficientnet_lite0_cifar10", data.UPSCALED_LITE),
+        classifier=True,
+        plain_cnn=True,
+    ),
     Recipe("minilm", "torch", str(packages.MINILM), _minilm),
     Recipe("crepe-tiny", "torch", str(packages.CREPE), _crepe("crepe_tiny")),
     Recipe("crepe-full", "torch", str(packages.CREPE), _crepe("crepe_full")),
@@ -270,6 +338,7 @@ RECIPES = (
     Recipe("basic-pitch-onnx", "onnx", str(packages.BASIC_PITCH), _basic_pitch_onnx),
     Recipe("basic-pitch-savedmodel", "keras", str(packages.BASIC_PITCH), _basic_pitch_saved_model),
     Recipe("cifar10-keras", "keras", str(packages.CIFAR_KERAS), _cifar_keras, classifier=True, plain_cnn=True),
+    Recipe("mnist-keras", "keras", "Keras' MNIST example, trained here", _mnist_keras, classifier=True, plain_cnn=True),
     Recipe("mini-xception", "keras", str(packages.FER), _mini_xception, classifier=True, plain_cnn=True),
     *(
         Recipe(
