@@ -107,6 +107,7 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     from edgekit.litert.known_ranks import require_known_ranks
     from edgekit.litert.lookup_tables import look_up_repetitions
     from edgekit.litert.lower.non_negative import mark_as_fed
+    from edgekit.litert.multiply_add import multiply_and_add
     from edgekit.litert.peephole import simplify
     from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
@@ -120,6 +121,7 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     notes += fit_kernels(graph)
     simplify(graph)
     notes += to_integers(graph)
+    multiply_and_add(graph)
     look_up_repetitions(graph)
     if stored_integers:
         store_integers(graph)
