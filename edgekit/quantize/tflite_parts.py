@@ -75,9 +75,7 @@ class TfliteParts:
 
     def is_quantized(self) -> bool:
         """Whether any tensor holds integers that stand for other numbers, beside weights that are expanded before their use."""
-        expanded = {
-            name for part in self.operators if part.kind == "DEQUANTIZE" for name in part.takes if self._is_constant(name)
-        }
+        expanded = {name for part in self.operators if part.kind == "DEQUANTIZE" for name in part.takes if self.is_constant(name)}
         return any(_has_scales(tensor) for name, tensor in self._tensors.items() if name not in expanded)
 
     def readout(self) -> set[str]:
@@ -113,7 +111,12 @@ class TfliteParts:
 
     def is_float(self, name: str) -> bool:
         """Whether a tensor holds float32 numbers that are no constants."""
-        return self._tensors[name].type == self._types.FLOAT32 and not self._is_constant(name)
+        return self._tensors[name].type == self._types.FLOAT32 and not self.is_constant(name)
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor comes with the file."""
+        content = self._model.buffers[self._tensors[name].buffer].data
+        return content is not None and len(content) > 0
 
     def counts(self) -> dict[str, int]:
         """How many of each operator the file has."""
@@ -130,7 +133,7 @@ class TfliteParts:
         return dict(sorted(Counter(part.kind for part in self.operators if is_float(part)).items()))
 
     def _has_float_weights(self, part: Part) -> bool:
-        weights = [name for name in part.takes if self._is_constant(name) and len(self._shape(name)) >= 2]
+        weights = [name for name in part.takes if self.is_constant(name) and len(self._shape(name)) >= 2]
         return any(self._tensors[name].type == self._types.FLOAT32 for name in weights)
 
     def _computes_in_float(self, part: Part) -> bool:
@@ -140,17 +143,13 @@ class TfliteParts:
 
     @cached_property
     def _infinite_constants(self) -> set[str]:
-        return {name for name in self._tensors if self._is_constant(name) and self._holds_infinity(name)}
+        return {name for name in self._tensors if self.is_constant(name) and self._holds_infinity(name)}
 
     def _holds_infinity(self, name: str) -> bool:
         if self._tensors[name].type != self._types.FLOAT32:
             return False
         values = np.frombuffer(self._model.buffers[self._tensors[name].buffer].data, np.float32)
         return bool((np.abs(values[np.isfinite(values)]) >= INFINITE).any())
-
-    def _is_constant(self, name: str) -> bool:
-        content = self._model.buffers[self._tensors[name].buffer].data
-        return content is not None and len(content) > 0
 
     def _shape(self, name: str) -> tuple[int, ...]:
         shape = self._tensors[name].shape

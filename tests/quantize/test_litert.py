@@ -43,7 +43,7 @@ def cosine(a, b):
     return (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+@pytest.mark.parametrize("precision", ["int8", "int16x8", "int8-dynamic"])
 def test_it_is_still_the_same_classifier(compiled, calibration, test_set, precision):
     quantized = quantize_litert(compiled, precision, calibration)
     labels = np.load(SAMPLES / "digits_labels.npy")
