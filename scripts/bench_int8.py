@@ -52,7 +52,7 @@ def measure(name: str, samples: int) -> None:
     reference = np.concatenate([source.run(feed)[output] for feed in test.feeds])
     for way in ("plain", "conditioned"):
         begin = time.perf_counter()
-        ready = condition(hub, calibration) if way == "conditioned" else Conditioned(hub)
+        ready = condition(hub, calibration) if way == "conditioned" else Conditioned(hub, hub)
         spent = time.perf_counter() - begin
         for runtime in ("ONNX Runtime", "LiteRT"):
             begin = time.perf_counter()

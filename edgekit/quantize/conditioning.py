@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgekit.quantize.data import Calibration
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgekit.contract import Feeds
-    from edgekit.quantize.rounding import Covariances
+    from edgekit.quantize.observe import Observed
     from edgekit.quantize.statistics import Channels
+    from edgekit.quantize.weights import Layer
 
 # Statistics of channels and of sums are made from this many samples, ranges from all that the recipe takes.
 SAMPLES = 48
-# Choices are made on every fourth of them; with fewer than this there is nothing to choose by.
+# Choices are made on the last quarter of them; with fewer than this there is nothing to choose by.
 LEAST_TO_CHOOSE = 8
 # What the choice must win on the samples held back, against the plainest way.
 WORTHWHILE = 0.95
@@ -55,15 +57,24 @@ class Conditioned:
 
     Args:
         hub: The graph to build from.
+        exact: The same graph before its weights and biases were rounded, for layers that stay in float.
         ranges: Smallest and largest value to represent, by value name: of every value that has a range.
         notes: What was done, for the report.
         gains: What each step brought; empty where there were too few samples to tell.
     """
 
     hub: ir.Model
+    exact: ir.Model
     ranges: Ranges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
+
+    def graph(self, recipe: Recipe) -> ir.Model:
+        """The graph to build from with what this recipe keeps out of int8."""
+        from edgekit.quantize.layers import kept_values, with_exact_layers
+
+        kept = kept_values(self.hub, recipe)
+        return with_exact_layers(self.hub, self.exact, kept) if kept else self.hub
 
 
 def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = None, tell: Tell | None = None) -> Conditioned:
@@ -82,29 +93,40 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     recipe = recipe or Recipe()
     tell = tell or _silent
     if not _has_layers(hub):
-        ranges = _calibrated(hub, calibration, recipe, recipe.ranges if recipe.ranges != "auto" else "minmax", tell)
-        return Conditioned(hub, ranges)
+        return Conditioned(hub, hub, _ranges(_observed(hub, calibration, recipe, tell), recipe.ranges, plain=True))
     few = calibration.subset(min(recipe.samples, SAMPLES))
-    held = few[3::4] if len(few) >= LEAST_TO_CHOOSE else []
-    seen = [feed for i, feed in enumerate(few) if i % 4 != 3] if held else few
+    # Not every fourth: neighbours are often alike (crops of one picture, frames of one film).
+    parts = len(few) * 3 // 4 if len(few) >= LEAST_TO_CHOOSE else len(few)
+    seen, trials = few[:parts], _Trials.of(hub, few[parts:])
     tell("choosing how to quantize", 0, 0)
-    trials = _Trials.of(hub, held)
-    way, method = _best_way(hub, seen, trials, recipe)
-    measured = _measured(hub, seen, way, recipe.absorb_biases)
-    ranges = _calibrated(measured.model, calibration, recipe, method, tell)
+    measured = _best_way(hub, seen, trials, recipe)
+    observed = _observed(measured.model, calibration, recipe, tell)
     tell("rounding weights", 0, 0)
-    result = measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases)
-    gains = _gains(hub, measured, seen, ranges, trials, recipe, result) if held else ()
-    return Conditioned(result, ranges, (_told(way, measured, method, recipe),), gains)
+    built = {
+        method: (ranges, measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases))
+        for method in _methods(recipe, trials)
+        for ranges in (_ranges(observed, method),)
+    }
+    method = min(built, key=lambda method: trials.error(built[method][1], built[method][0])) if len(built) > 1 else next(iter(built))
+    ranges, result = built[method]
+    gains = _gains(hub, measured, ranges, trials, recipe, result) if trials.feeds else ()
+    return Conditioned(result, measured.model, ranges, (_told(measured, method, recipe),), gains)
+
+
+def _methods(recipe: Recipe, trials: _Trials) -> tuple[str, ...]:
+    """The ways to find ranges that are compared."""
+    if recipe.ranges != "auto":
+        return (recipe.ranges,)
+    return ("minmax", "auto") if trials.feeds else ("minmax",)
 
 
 def _has_layers(hub: ir.Model) -> bool:
     return any(node.op_type == "Conv" for node in hub.graph)
 
 
-def _told(way: str, measured: _Measured, method: str, recipe: Recipe) -> str:
+def _told(measured: _Measured, method: str, recipe: Recipe) -> str:
     """One sentence of what was done to the graph."""
-    parts = [way] if way else []
+    parts = [measured.way] if measured.way else []
     parts += [f"{measured.absorbed} channels' biases absorbed"] if measured.absorbed else []
     parts += [] if method == "minmax" else ["ranges of least error for each value" if method == "auto" else f"ranges by {method}"]
     parts += ["weights rounded by what they are multiplied with"] if recipe.round_weights else []
@@ -112,16 +134,22 @@ def _told(way: str, measured: _Measured, method: str, recipe: Recipe) -> str:
     return "; ".join(parts)
 
 
-def _calibrated(hub: ir.Model, calibration: Calibration, recipe: Recipe, method: str, tell: Tell) -> Ranges:
-    """The range of every value, from all samples that the recipe takes."""
+def _observed(hub: ir.Model, calibration: Calibration, recipe: Recipe, tell: Tell) -> Mapping[str, Observed]:
+    """What every value was like on all samples that the recipe takes."""
     from edgekit.ort.model import to_proto
     from edgekit.quantize.calibration_cache import observed
-    from edgekit.quantize.ranges import ranges_of
 
     def done(samples: int, total: int) -> None:
         tell("calibrating", samples, total)
 
-    return ranges_of(observed(to_proto(hub), calibration, recipe.samples, done), method)
+    return observed(to_proto(hub), calibration, recipe.samples, done)
+
+
+def _ranges(observed: Mapping[str, Observed], method: str, *, plain: bool = False) -> Ranges:
+    """Their ranges; where there is nothing to choose by, `auto` is the extremes."""
+    from edgekit.quantize.ranges import ranges_of
+
+    return ranges_of(observed, "minmax" if plain and method == "auto" else method)
 
 
 @dataclass(frozen=True)
@@ -146,21 +174,19 @@ class _Trials:
         return relative_error(self.exact, outputs(with_rounding(to_proto(model), ranges), self.feeds))
 
 
-def _best_way(hub: ir.Model, seen: Sequence[Feeds], trials: _Trials, recipe: Recipe) -> tuple[str, str]:
-    """How to equalize, and how to find ranges: what is closest to float on the samples held back."""
-    methods = ("minmax", "auto") if recipe.ranges == "auto" else (recipe.ranges,)
-    ways = _equalizations(hub, recipe)
-    if not trials.feeds:
-        return ways[0], methods[0]
-    errors: dict[tuple[str, str], float] = {}
-    for way in ways:
-        measured = _measured(hub, seen, way, recipe.absorb_biases)
-        for method in methods:
-            ranges = measured.ranges(method)
-            rounded = measured.rounded(ranges, learned=False, corrected=recipe.correct_biases)
-            errors[way, method] = trials.error(rounded, ranges)
-    plainest, best = (ways[0], methods[0]), min(errors, key=lambda choice: errors[choice])
-    return best if errors[best] < WORTHWHILE * errors[plainest] else plainest
+def _best_way(hub: ir.Model, seen: Sequence[Feeds], trials: _Trials, recipe: Recipe) -> _Measured:
+    """The graph equalized as it is closest to float on the samples held back, whichever way ranges are found."""
+    ways = [_measured(hub, seen, way, recipe.absorb_biases) for way in _equalizations(hub, recipe)]
+    if not trials.feeds or len(ways) == 1:
+        return ways[0]
+
+    def error(measured: _Measured) -> float:
+        found = (_ranges(measured.observed, method) for method in _methods(recipe, trials))
+        return min(trials.error(measured.rounded(r, learned=False, corrected=recipe.correct_biases), r) for r in found)
+
+    errors = [error(measured) for measured in ways]
+    best = min(range(len(ways)), key=errors.__getitem__)
+    return ways[best] if errors[best] < WORTHWHILE * errors[0] else ways[0]
 
 
 def _equalizations(hub: ir.Model, recipe: Recipe) -> tuple[str, ...]:
@@ -172,25 +198,24 @@ def _equalizations(hub: ir.Model, recipe: Recipe) -> tuple[str, ...]:
 def _gains(
     hub: ir.Model,
     measured: _Measured,
-    seen: Sequence[Feeds],
     ranges: Ranges,
     trials: _Trials,
     recipe: Recipe,
     result: ir.Model,
 ) -> tuple[Gain, ...]:
     """One step after the other, from plain int8 to the result."""
-    plain, equalized = _measured(hub, seen, NO_EQUALIZATION, False), measured
+    plain = _measured(hub, measured.feeds, NO_EQUALIZATION, False) if measured.way or measured.absorbed else measured
     steps: list[tuple[str, ir.Model, Ranges]] = []
 
     def add(step: str, of: _Measured, within: Ranges, learned: bool, corrected: bool) -> None:
         steps.append((step, of.rounded(within, learned=learned, corrected=corrected), within))
 
-    add("plain", plain, plain.ranges("minmax"), False, False)
+    add("plain", plain, _ranges(plain.observed, "minmax"), False, False)
     if measured.way:
-        equalized = _measured(hub, seen, measured.way, False)
-        add("equalization", equalized, equalized.ranges("minmax"), False, False)
+        equalized = _measured(hub, measured.feeds, measured.way, False) if measured.absorbed else measured
+        add("equalization", equalized, _ranges(equalized.observed, "minmax"), False, False)
     if measured.absorbed:
-        add("bias absorption", measured, measured.ranges("minmax"), False, False)
+        add("bias absorption", measured, _ranges(measured.observed, "minmax"), False, False)
     add("ranges", measured, ranges, False, False)
     if recipe.round_weights:
         add("rounding", measured, ranges, True, False)
@@ -213,14 +238,26 @@ class _Measured:
     statistics: Mapping[str, Channels]
     way: str
     absorbed: int
-    seen: Covariances | None = None
 
-    def ranges(self, method: str) -> Ranges:
-        """The range of each value on these feeds."""
+    @cached_property
+    def kernels(self) -> dict[str, np.ndarray]:
+        """The weights of each layer on their steps, by what they are multiplied with, by the name of the layer's result."""
+        from edgekit.quantize.rounding import covariances, round_by_covariance
+        from edgekit.quantize.weights import rounded
+
+        layers = _layers(self.model)
+        seen = covariances(self.proto, self.feeds, layers)
+        return {
+            found.makes: round_by_covariance(found, seen[found.makes]) if found.makes in seen else rounded(found.kernel)
+            for found in layers
+        }
+
+    @cached_property
+    def observed(self) -> Mapping[str, Observed]:
+        """What its values are like on these feeds."""
         from edgekit.quantize.observe import observe
-        from edgekit.quantize.ranges import ranges_of
 
-        return ranges_of(observe(self.proto, self.feeds), method)
+        return observe(self.proto, self.feeds)
 
     def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool) -> ir.Model:
         """A copy with all weights on their steps, and biases that make up for the mean error of each layer.
@@ -228,23 +265,25 @@ class _Measured:
         That is the rounded weights times the mean of the rounded input, less the same without rounding. Layers without a bias
         of their own keep that error. Paddings are taken to hold the mean as well.
         """
-        from edgekit.quantize.rounding import covariances, round_by_covariance
         from edgekit.quantize.statistics import rounded_means
-        from edgekit.quantize.weights import layer, rounded
+        from edgekit.quantize.weights import rounded
 
         result = self.model.clone()
-        layers = [found for node in result.graph if (found := layer(node)) is not None]
+        layers = _layers(result)
         means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers}) if corrected else {}
-        if learned and self.seen is None:
-            self.seen = covariances(self.proto, self.feeds, layers)
         for found in layers:
-            covariance = self.seen.get(found.makes) if learned and self.seen else None
-            kernel = rounded(found.kernel) if covariance is None else round_by_covariance(found, covariance)
+            kernel = self.kernels[found.makes] if learned else rounded(found.kernel)
             if found.bias is not None and found.takes in means:
                 exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
                 found.store_bias(found.bias - (kernel * found.per_input(means[found.takes]) - exact).sum((1, 2)))
             found.store(kernel)
         return result
+
+
+def _layers(model: ir.Model) -> list[Layer]:
+    from edgekit.quantize.weights import layer
+
+    return [found for node in model.graph if (found := layer(node)) is not None]
 
 
 def _measured(hub: ir.Model, feeds: Sequence[Feeds], way: str, absorb: bool) -> _Measured:

@@ -35,6 +35,9 @@ _HEADROOM = 1.5
 # What to leave in float when the runtime refuses a quantized file without naming an operator, in this order.
 _SUSPECTS = ("SPLIT", "SPLIT_V", "UNPACK", "PACK", "BATCH_MATMUL", "TRANSPOSE_CONV")
 
+# Samples that tell the ranges of tensors which only LiteRT's graph has, where those of the hub's values are given.
+_FEW = 64
+
 
 def quantize_litert(
     compiled: Compiled,
@@ -73,7 +76,9 @@ def quantize_litert(
             where=f"precision {precision}",
             fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
         )
-    work = _Work(parts, precision, recipe or Recipe(), _samples(compiled, calibration, recipe), ranges or {})
+    recipe = recipe or Recipe()
+    samples = _samples(compiled, calibration, min(recipe.samples, _FEW) if ranges else recipe.samples)
+    work = _Work(parts, precision, recipe, samples, ranges or {})
     data, refused = _running(work)
     made = TfliteParts(data)
     if not made.is_quantized():
@@ -113,8 +118,8 @@ def _nothing(parts: TfliteParts, precision: str) -> QuantizeError:
     )
 
 
-def _samples(compiled: Compiled, calibration: Calibration | None, recipe: Recipe | None) -> Sequence[Mapping[str, np.ndarray]]:
-    feeds = [] if calibration is None else calibration.subset((recipe or Recipe()).samples)
+def _samples(compiled: Compiled, calibration: Calibration | None, most: int) -> Sequence[Mapping[str, np.ndarray]]:
+    feeds = [] if calibration is None else calibration.subset(most)
     return [{b.artifact: b.to_artifact(feed[b.source]) for b in compiled.inputs} for feed in feeds]
 
 
@@ -229,7 +234,7 @@ def _quantizer_errors() -> Iterator[None]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise QuantizeError(
             f"ai-edge-quantizer cannot quantize the model: {reason}",
-            fix="keep the operator in float with the recipe's keep_float, or leave this precision out",
+            fix="keep the operator in float in the recipe's layers, or leave this precision out",
         ) from error
 
 

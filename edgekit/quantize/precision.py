@@ -5,6 +5,8 @@ from __future__ import annotations
 from edgekit.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+AUTO = "auto"
+"""int8 but for what an accuracy budget needs in float: asked for like a precision, found by a search."""
 
 # Spellings of LiteRT, ai-edge-quantizer, TFLiteConverter, ONNX Runtime, Ultralytics, OpenVINO and TensorRT users.
 # Compared in lower case with `-`, `_`, `.` and spaces taken out.
@@ -60,7 +62,7 @@ _REFUSED = {
 
 
 def parse_precision(text: str) -> str:
-    """The precision that `text` means: one of `PRECISIONS`.
+    """The precision that `text` means: one of `PRECISIONS`, or `AUTO`.
 
     `half`, `W8A8`, `dynamic_wi8_afp32` and the other names of the table above are accepted, in any case and with
     `-`, `_` or nothing between the words.
@@ -69,6 +71,8 @@ def parse_precision(text: str) -> str:
         InputError: The text names none of them, or something that is deliberately not one of them.
     """
     key = _normalized(text)
+    if key == AUTO:
+        return AUTO
     for precision, aliases in _ALIASES.items():
         if key == _normalized(precision) or key in aliases:
             return precision

@@ -17,7 +17,8 @@ from edgekit.errors import EdgekitError, QuantizeError
 from edgekit.ort.model import clean, to_proto
 from edgekit.ort.probe import INFINITE
 from edgekit.ort.session import rewrite
-from edgekit.quantize.recipe import INT8, Recipe
+from edgekit.quantize.layers import kept_values
+from edgekit.quantize.recipe import Recipe
 from edgekit.telemetry import load_onnxruntime
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def quantize_static(
     prepared = _prepared(hub)
     known = _complete(prepared, hub, calibration, recipe, ranges)
     dynamic = _has_attention(prepared)
-    kept = float_values(hub, recipe)
+    kept = kept_values(hub, recipe)
     reading, products = _readouts(prepared)
     boundless = _float_values(prepared) - known.keys()  # stand-ins for infinity: one int8 scale would let them drown all else
     excluded = [
@@ -72,7 +73,7 @@ def quantize_static(
         for node in prepared.graph.node
         if node.name in reading
         or (dynamic and node.op_type in _MATRIX_PRODUCTS)
-        or not kept.isdisjoint(node.output)
+        or not kept.keys().isdisjoint(node.output)
         or _is_dilated_pool(node)
         or not boundless.isdisjoint((*node.input, *node.output))
     ]
@@ -134,7 +135,7 @@ def _complete(
     from edgekit.quantize.simulate import held_values
 
     held = held_values(prepared)
-    if given is None:
+    if not given:
         ranges = {name: value.extremes for name, value in observe(prepared, calibration.subset(recipe.samples)).items()}
     else:
         of_hub = {str(value.name) for node in hub.graph for value in node.outputs} | {str(v.name) for v in hub.graph.inputs}
@@ -174,7 +175,7 @@ def quantize_dynamic(hub: ir.Model, recipe: Recipe | None = None) -> tuple[bytes
     """
     load_onnxruntime()
     recipe = recipe or Recipe()
-    quantized = clean(_with_dynamic_products(_prepared(hub), recipe, float_values(hub, recipe)))
+    quantized = clean(_with_dynamic_products(_prepared(hub), recipe, kept_values(hub, recipe)))
     return quantized.SerializeToString(deterministic=True), _float_notes(quantized)
 
 
@@ -200,21 +201,6 @@ def _with_dynamic_products(model: onnx.ModelProto, recipe: Recipe, kept: Contain
 _MATRIX_PRODUCTS = ["MatMul", "Attention", "LSTM", "Gather", "EmbedLayerNormalization"]
 # Fixed ranges would ruin a network with attention; convolutions, and what the quantizer merges with them, take them well.
 _FIXED_BESIDE_ATTENTION = ["Conv", "Clip", "Relu"]
-
-
-def float_values(hub: ir.Model, recipe: Recipe) -> set[str]:
-    """The values that nodes make which stay in float: those that the recipe names, and what a Relu or Clip alone makes of them.
-
-    A node and the activation behind it are one operator in both runtimes, whichever of the two is named.
-    """
-    kept = {
-        str(value.name) for node in hub.graph for value in node.outputs if value.name and recipe.precision_of(value.name) != INT8
-    }
-    for node in hub.graph:
-        if node.op_type in ("Relu", "Clip") and node.inputs[0] is not None and len(node.inputs[0].consumers()) == 1:
-            pair = {str(node.inputs[0].name), str(node.outputs[0].name)}
-            kept |= pair if not kept.isdisjoint(pair) else set()
-    return kept
 
 
 def _prepared(hub: ir.Model) -> onnx.ModelProto:

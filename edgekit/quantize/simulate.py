@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from edgekit.contract import Feeds
 
 
-def outputs(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> np.ndarray:
+def outputs(model: onnx.ModelProto, feeds: Sequence[Feeds], optimize: str = "none") -> np.ndarray:
     """All float32 outputs of all runs in one vector, float64."""
-    session = open_session(model.SerializeToString(), optimize="none")
+    session = open_session(model.SerializeToString(), optimize=optimize)
     results = [array for feed in feeds for array in session.run(None, dict(feed)) if array.dtype == np.float32]
     return np.concatenate([array.reshape(-1).astype(np.float64) for array in results]) if results else np.zeros(0)
 
