@@ -45,9 +45,9 @@ def main() -> None:
     else:
         if options.calibration_time or options.memory:
             quant_costs.measure(calibration_time=options.calibration_time, memory=options.memory)
-        else:
+        elif not options.page:
             in_turn(options)
-        quant_page.show(quant_results.load(options.json), quant_costs.load(), write=options.write)
+        quant_page.show(quant_results.load(options.json), quant_costs.load(), write=options.write or options.page)
 
 
 def in_turn(options: argparse.Namespace) -> None:
@@ -148,6 +148,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="also what is known")
     parser.add_argument("--stale", action="store_true", help="also what other code has made")
     parser.add_argument("--write", action="store_true", help="write docs/int8.md")
+    parser.add_argument("--page", action="store_true", help="write docs/int8.md from what is known, and stop")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the file of results, by default docs/int8.jsonl")
     parser.add_argument("--calibration-time", action="store_true", help="time calibration, by edgekit and ai-edge-quantizer")
     parser.add_argument("--memory", action="store_true", help="peak memory of calibration on 500 and 50,000 samples")
