@@ -75,10 +75,15 @@ def _data_options(command: Callable[..., int | None]) -> Callable[..., int | Non
     "precisions",
     multiple=True,
     metavar="LIST",
-    help="fp32, fp16, int8, int8-dynamic; by commas or repeated.",
+    help="fp32, fp16, int8, int8-dynamic …, or auto; by commas or repeated.",
 )
 @click.option("--format", "formats", multiple=True, metavar="LIST", help="Only these of the target's formats: tflite, onnx, ort.")
 @click.option("--calibration", "-c", metavar="DATA", help="Real inputs for int8: image folder, .npy, .npz, file.py:function.")
+@click.option("--max-drop", type=float, metavar="PERCENT", help="What auto may lose: points of accuracy, or changed answers.")
+@click.option("--recipe", metavar="FILE", help="How to quantize: the recipe.toml of a package, edited.")
+@click.option(
+    "--search-minutes", type=click.FloatRange(min=0), default=10.0, show_default=True, metavar="N", help="Time for auto's search."
+)
 @click.option("--preprocess", metavar="STEPS", help="From a picture to an input: imagenet, tf, unit …, a file, or key=value,…")
 @click.option("--classes", metavar="FILE", help="Class names for the manifest, one per line.")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=SHAPE:DTYPE", help="Such as image=1x3x224x224:float32.")

@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,17 +17,21 @@ from edgekit.contract import Artifact, Feeds, Results, TensorSpec
 from edgekit.errors import ArtifactError, InputError, QuantizeError, TargetError
 from edgekit.hub.quantized import is_quantized
 from edgekit.inspect import inspect
+from edgekit.make import Maker
 from edgekit.ort.probe import PROBES
-from edgekit.package import Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
+from edgekit.package import RECIPE, Draft, Package, PackagedArtifact, SourceRecord, drafted, golden_count
+from edgekit.plan import Plan, make_plan
 from edgekit.preprocess import Preprocess
-from edgekit.quantize import PRECISIONS, Calibration, Conditioned, condition, load_data, parse_precision
+from edgekit.quantize import Calibration, Conditioned, Recipe, condition, load_data, load_recipe
 from edgekit.quantize.data import evenly_spaced
+from edgekit.quantize.doubts import doubts
+from edgekit.quantize.precision import AUTO
+from edgekit.quantize.search import Found
 from edgekit.runtimes import Runner
+from edgekit.searching import Question, find_recipe, split
 from edgekit.sources import Source, open_source
-from edgekit.sources.onnx_file import is_quantized_file
 from edgekit.targets import Target, load_target
 from edgekit.verify.compare import compare, measure_latency
-from edgekit.verify.gates import Override
 from edgekit.verify.samples import Samples, random_samples, real_samples
 from edgekit.verify.verdict import Verification, judge
 
@@ -54,6 +58,9 @@ def export(
     dynamic: Sequence[str] = (),
     gates: Sequence[str] = (),
     samples: int | None = None,
+    recipe: str | Recipe | None = None,
+    max_drop: float | None = None,
+    search_minutes: float = 10.0,
     trust_source: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -78,6 +85,9 @@ def export(
         dynamic: Dimensions that stay open.
         gates: `int8.top1_agreement>=0.98`, over the target's gates.
         samples: Compare on at most this many samples.
+        recipe: How to quantize int8: a file that an export wrote, or a `Recipe`.
+        max_drop: What the precision `auto` may lose, in percent (`edgekit.quantize.search.Budget`).
+        search_minutes: How long the search for that may take.
         trust_source: Allow code that the source carries to run.
         force: Replace a package also where somebody added files to its folder.
         progress: Told what is being done.
@@ -89,7 +99,8 @@ def export(
         EdgekitError: Its subclasses name what is wrong. Nothing has been written then.
     """
     begin, tell = time.perf_counter(), progress or _silent
-    plan = _plan(str(source), load_target(target), precisions, formats, calibration, gates)
+    plan = make_plan(str(source), load_target(target), precisions, formats, calibration, gates, max_drop)
+    choices = recipe if isinstance(recipe, Recipe) else Recipe() if recipe is None else load_recipe(recipe)
     image = Preprocess.parse(preprocess) if isinstance(preprocess, str) else preprocess
     if labels is not None and data is None and calibration is None:
         raise InputError("labels need the data that they belong to", where="--labels", fix="give --data")
@@ -102,29 +113,37 @@ def export(
         specs = [spec if isinstance(spec, TensorSpec) else TensorSpec.parse(spec) for spec in inputs]
         model = open_source(str(source), inputs=specs, dynamic=dynamic, trust=trust_source)
         calibrated = None if calibration is None else load_data(calibration, model.inputs, image)
-        given = data if data is not None else calibration if samples else calibrated
-        if given is None:
-            chosen = random_samples(model.inputs)
+        if plan.budget is not None and calibrated is not None and data is None:
+            calibrated, held = split(calibrated)
+            chosen = real_samples(held, model.inputs, labels=labels, preprocess=image)
         else:
-            chosen = real_samples(given, model.inputs, labels=labels, preprocess=image, limit=samples)
+            given = data if data is not None else calibration if samples else calibrated
+            chosen = _samples(given, model, labels, image, samples)
 
         tell("building the graph", 0, 0)
         hub, notes = _hub(model)
-        conditioned = None
-        if "int8" in plan.precisions and calibrated is not None and not is_quantized(hub):
+        ready, found = None, None
+        if plan.quantizes and calibrated is not None and not is_quantized(hub):
             tell("preparing for int8", 0, 0)
-            conditioned = condition(hub, calibrated)
+            ready = condition(hub, calibrated, choices, tell)
+            notes = (*notes, *doubts(calibrated, model.inputs, image, chosen.data))
         probes = [chosen.feeds[i] for i in evenly_spaced(len(chosen.feeds), PROBES)]
+        maker = Maker(hub, calibrated, ready, choices, probes)
+        if plan.budget is not None:
+            found = _searched(plan, model, maker, chosen, search_minutes, tell)
+            plan, maker = plan.held_to(found), replace(maker, searched=found.recipe)
         artifacts, companions, runners = [], [], {}
         for step, build in enumerate(plan.builds):
             tell(f"making {build}", step, len(plan.builds))
-            for artifact in _build(build, hub, calibrated, conditioned if build.precision == "int8" else None, probes):
+            for artifact in maker.artifacts(build):
                 if not artifact.inputs:
                     companions.append(draft.add(artifact.file, artifact.data))
                     continue
                 packaged, runner = _load(draft, artifact, plan.target)
                 artifacts.append(packaged)
                 runners[artifact.file] = runner
+        if ready is not None:
+            companions.append(draft.add(RECIPE, (maker.searched or choices).to_toml().encode()))
 
         verification, vectors = _verify(model, artifacts, runners, chosen, plan, tell)
         golden = draft.add_golden(vectors)
@@ -146,76 +165,13 @@ def export(
             companions=tuple(companions),
             golden=golden,
             verification=verification,
-            notes=(*plan.notes, *notes, *_caveats(data, conditioned)),
+            quantization=None if ready is None else {**ready.to_json(), "search": found and found.to_json()},
+            notes=(*plan.notes, *notes, *_caveats(data, ready, found)),
             versions=_versions(model.kind),
-            measured={**_machine(), "latency": latency, "export_seconds": round(time.perf_counter() - begin, 2)},
+            measured={**_machine(), "latency": latency, **_curve(found), "export_seconds": round(time.perf_counter() - begin, 2)},
         )
         draft.finish(package)
     return package
-
-
-@dataclass(frozen=True)
-class _Build:
-    """One compilation: ONNX Runtime's gives several formats at once."""
-
-    runtime: str
-    precision: str
-    formats: tuple[str, ...]
-    input_layout: str
-    output_layout: str
-
-    def __str__(self) -> str:
-        return f"{self.precision} for {'LiteRT' if self.runtime == 'litert' else 'ONNX Runtime'}"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    target: Target
-    precisions: tuple[str, ...]
-    builds: tuple[_Build, ...]
-    overrides: tuple[Override, ...]
-    notes: tuple[str, ...]
-
-
-def _plan(
-    source: str,
-    target: Target,
-    precisions: Sequence[str] | None,
-    formats: Sequence[str] | None,
-    calibration: str | None,
-    gates: Sequence[str],
-) -> _Plan:
-    """What will be made, decided before anything heavy is loaded."""
-    wanted = tuple(dict.fromkeys(parse_precision(p) for p in precisions)) if precisions else target.precisions
-    notes: tuple[str, ...] = ()
-    if calibration is None and "int8" in wanted and not is_quantized_file(source):
-        what = "int8 needs calibration data: real inputs from which the ranges of all values are measured"
-        if precisions:
-            fix = "pass --calibration with a folder of pictures, a .npy or .npz file, or file.py:function"
-            raise QuantizeError(what, where="--precision int8", fix=fix)
-        wanted = tuple(p for p in wanted if p != "int8")
-        notes = (f"left out: {what}, and --calibration was not given",)
-    for format in formats or ():
-        if format not in target.formats:
-            fix = "its formats are " + ", ".join(target.formats)
-            raise InputError(f"the target {target.name} has no format {format!r}", where="--format", fix=fix)
-    tables = [a for a in target.artifacts if not formats or a.format in formats]
-    builds = []
-    for precision in (p for p in PRECISIONS if p in wanted):
-        fitting = [a for a in tables if precision in a.precisions]
-        if not fitting:
-            raise TargetError(
-                f"the target {target.name} has no artifact in {precision}", fix="choose others with --precision or --format"
-            )
-        for runtime in ("litert", "ort"):
-            mine = [a for a in fitting if (a.format == "tflite") == (runtime == "litert")]
-            if mine:
-                layouts = (mine[0].input_layout, mine[0].output_layout)
-                builds.append(_Build(runtime, precision, tuple(a.format for a in mine), *layouts))
-    made = tuple(dict.fromkeys(build.precision for build in builds))
-    overrides = tuple(Override.parse(gate) for gate in gates)
-    target.gates.overridden(overrides, made)  # a wrong --gate is told now, not after the work
-    return _Plan(target, made, tuple(builds), overrides, notes)
 
 
 def _hub(model: Source) -> tuple[onnx_ir.Model, tuple[str, ...]]:
@@ -225,39 +181,6 @@ def _hub(model: Source) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     raw = model.to_onnx()
     notes = raw.metadata_props.get("edgekit.notes", "")
     return prepare(raw, shapes={spec.name: spec.shape for spec in model.inputs}), tuple(notes.splitlines())
-
-
-def _build(
-    build: _Build,
-    hub: onnx_ir.Model,
-    calibration: Calibration | None,
-    conditioned: Conditioned | None,
-    probes: Sequence[Feeds],
-) -> Iterator[Artifact]:
-    """Everything that one runtime gives in one precision; `conditioned` is the graph that loses less to int8."""
-    graph, ranges, notes = (hub, {}, ()) if conditioned is None else (conditioned.hub, conditioned.ranges, conditioned.notes)
-    if build.runtime == "ort":
-        from edgekit import ort
-
-        for artifact in ort.build(graph, build.precision, calibration=calibration, ranges=ranges, probes=probes):
-            if artifact.format.removesuffix("-config") in build.formats:
-                yield replace(artifact, notes=(*artifact.notes, *notes))
-        return
-    from edgekit.litert import compile_hub
-    from edgekit.quantize import quantize_litert
-
-    floating = "fp16" if build.precision == "fp16" else "fp32"
-    compiled = compile_hub(
-        graph,
-        input_layout=build.input_layout,
-        output_layout=build.output_layout,
-        precision=floating,
-        stored_integers=build.precision == floating,
-    )
-    if build.precision != floating:
-        compiled = quantize_litert(compiled, build.precision, calibration, ranges=ranges)
-    file, all_notes = f"model_{build.precision}.tflite", (*compiled.notes, *notes)
-    yield Artifact(file, "tflite", build.precision, compiled.data, compiled.inputs, compiled.outputs, all_notes)
 
 
 def _load(draft: Draft, artifact: Artifact, target: Target) -> tuple[PackagedArtifact, Runner]:
@@ -277,7 +200,7 @@ def _verify(
     artifacts: Sequence[PackagedArtifact],
     runners: dict[str, Runner],
     samples: Samples,
-    plan: _Plan,
+    plan: Plan,
     tell: Progress,
 ) -> tuple[Verification, list[tuple[Feeds, Results]]]:
     """Compare every artifact with the source on every run; a few runs, evenly spaced, become the golden vectors."""
@@ -304,8 +227,53 @@ def _verify(
     return Verification(samples.evidence, kept, tuple(verdicts)), vectors
 
 
-def _caveats(data: str | None, conditioned: Conditioned | None) -> tuple[str, ...]:
-    if data is None and conditioned is not None:
+def _samples(
+    given: str | Calibration | None, model: Source, labels: str | None, image: Preprocess | None, limit: int | None
+) -> Samples:
+    """What the artifacts are compared on."""
+    if given is None:
+        return random_samples(model.inputs)
+    return real_samples(given, model.inputs, labels=labels, preprocess=image, limit=limit)
+
+
+def _searched(plan: Plan, model: Source, maker: Maker, samples: Samples, minutes: float, tell: Progress) -> Found:
+    """The recipe of the precision `auto`.
+
+    Raises:
+        QuantizeError: The model is quantized already.
+    """
+    if maker.ready is None or maker.calibration is None or plan.budget is None:
+        fix = "export it as int8, which keeps its integers"
+        raise QuantizeError("the model is quantized already: there is nothing to search", where="--precision auto", fix=fix)
+    builds = [build for build in plan.builds if build.precision == AUTO]
+    # The .ort is the .onnx in another form: one of both is tried.
+    tried = [replace(build, formats=build.formats[:1]) for build in builds]
+    question = Question(
+        source=model,
+        conditioned=maker.ready,
+        calibration=maker.calibration.sha256,
+        recipe=maker.recipe,
+        samples=samples,
+        budget=plan.budget,
+        kinds=tuple(f"{build.runtime} {build.input_layout}" for build in tried),
+        minutes=minutes,
+    )
+
+    def build(recipe: Recipe) -> Iterator[Artifact]:
+        for each in tried:
+            yield from maker.artifacts(each, recipe)
+
+    return find_recipe(question, build, tell)
+
+
+def _curve(found: Found | None) -> dict[str, Any]:
+    return {} if found is None else {"search_latency": found.latencies()}
+
+
+def _caveats(data: str | None, ready: Conditioned | None, found: Found | None) -> tuple[str, ...]:
+    if found is not None:
+        return (found.sentence(),)
+    if data is None and ready is not None:
         return ("int8 was compared on the samples that it was calibrated on: give others with --data for an honest number",)
     return ()
 

@@ -25,6 +25,7 @@ from edgekit.verify.verdict import Verification
 SCHEMA = 1
 MANIFEST = "edgekit.json"
 GOLDEN = "golden.npz"
+RECIPE = "recipe.toml"
 GOLDEN_SAMPLES = 8
 GOLDEN_BYTES = 16 * 2**20
 
@@ -97,6 +98,7 @@ class Package:
         golden: The golden vectors' file.
         verification: How the artifacts compared with the source when the package was made.
         notes: What a reader must know: precisions left out and why, detours that the conversion took.
+        quantization: What was done to the graph for int8, what each step brought, and how a precision search went.
         versions: Of the tools that made it.
         measured: Times, dates and machines: what another run of the same export gives differently.
     """
@@ -115,6 +117,7 @@ class Package:
     companions: tuple[File, ...]
     golden: File
     verification: Verification
+    quantization: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
@@ -162,6 +165,7 @@ class Package:
             "companions": [dict(vars(file)) for file in self.companions],
             "golden": dict(vars(self.golden)),
             "verification": self.verification.to_json(),
+            **({} if self.quantization is None else {"quantization": dict(self.quantization)}),
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "measured": dict(self.measured),
@@ -311,6 +315,7 @@ def _from_json(folder: Path, document: Mapping[str, Any]) -> Package:
         companions=tuple(_file_from_json(file) for file in document["companions"]),
         golden=_file_from_json(document["golden"]),
         verification=Verification.from_json(document["verification"]),
+        quantization=document.get("quantization"),
         notes=tuple(document["notes"]),
         versions=document["versions"],
         measured=document["measured"],

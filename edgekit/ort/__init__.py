@@ -26,6 +26,8 @@ def build(
     recipe: Recipe | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     probes: Sequence[Feeds] = (),
+    formats: Sequence[str] = ("onnx", "ort"),
+    name: str | None = None,
 ) -> list[Artifact]:
     """All ONNX Runtime artifacts of one precision.
 
@@ -39,6 +41,8 @@ def build(
         calibration: Real inputs, which `int8` needs.
         recipe: How to quantize int8.
         ranges: Of activations, by value name, for `int8`: what `edgekit.quantize.condition` finds.
+        formats: `onnx`, and `ort` where it is wanted as well.
+        name: Of the files, without their suffix; by default `model_<precision>`.
         probes: Inputs on which `fp16` looks for values that float16 is too short for. A few are enough.
 
     Returns:
@@ -55,7 +59,7 @@ def build(
 
     notes: list[str] = []
     kept = precision.startswith("int8") and is_quantized(hub)
-    name = f"model_{precision}"
+    name = name or f"model_{precision}"
     if precision == "fp32" or kept:
         model, notes = _basic(hub, name), [KEPT] if kept else []
     elif precision == "fp16":
@@ -75,7 +79,9 @@ def build(
     open_session(model, name=f"{name}.onnx")
     inputs, outputs = _bindings(hub.graph.inputs), _bindings(hub.graph.outputs)
     artifacts = [Artifact(f"{name}.onnx", "onnx", precision, model, inputs, outputs, tuple(notes))]
-    if precision != "fp16":  # onnxruntime on x86 has no float16 kernels and would bake its casts to float32 into the file
+    if (
+        precision != "fp16" and "ort" in formats
+    ):  # onnxruntime on x86 has no float16 kernels and would bake its casts to float32 into the file
         ort = to_ort_format(model, name=f"{name}.ort")
         open_session(ort, name=f"{name}.ort")
         config = required_operators({f"{name}.ort": ort}).encode()

@@ -5,7 +5,7 @@ from edgekit.quantize.data import Calibration, load_data
 from edgekit.quantize.labels import load_labels
 from edgekit.quantize.litert import quantize_litert
 from edgekit.quantize.precision import PRECISIONS, parse_precision
-from edgekit.quantize.recipe import Recipe
+from edgekit.quantize.recipe import Recipe, load_recipe
 
 __all__ = [
     "PRECISIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "condition",
     "load_data",
     "load_labels",
+    "load_recipe",
     "parse_precision",
     "quantize_litert",
 ]

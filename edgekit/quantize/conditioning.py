@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
@@ -69,6 +69,11 @@ class Conditioned:
     notes: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        gains = [{"step": gain.step, "sqnr_db": gain.sqnr_db} for gain in self.gains]
+        return {"done": list(self.notes), "gains": gains, "values": len(self.ranges)}
+
     def graph(self, recipe: Recipe) -> ir.Model:
         """The graph to build from with what this recipe keeps out of int8."""
         from edgekit.quantize.layers import kept_values, with_exact_layers
@@ -107,8 +112,9 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
         for method in _methods(recipe, trials)
         for ranges in (_ranges(observed, method),)
     }
-    method = min(built, key=lambda method: trials.error(built[method][1], built[method][0])) if len(built) > 1 else next(iter(built))
-    ranges, result = built[method]
+    method, (ranges, result) = next(iter(built.items()))
+    if len(built) > 1:
+        method, (ranges, result) = min(built.items(), key=lambda item: trials.error(item[1][1], item[1][0]))
     gains = _gains(hub, measured, ranges, trials, recipe, result) if trials.feeds else ()
     return Conditioned(result, measured.model, ranges, (_told(measured, method, recipe),), gains)
 

@@ -24,6 +24,15 @@ def kept_values(hub: ir.Model, recipe: Recipe) -> dict[str, str]:
     return kept
 
 
+def names_below(hub: ir.Model, recipe: Recipe) -> Recipe:
+    """The recipe with its layers spelled out for a compiler that makes several operators of a node: the results of all but the
+    last are named after the node's, with a slash and a word behind it."""
+    kept = kept_values(hub, recipe)
+    layers = kept | {f"{name}/*": precision for name, precision in kept.items()}
+    names = (str(value.name) for node in hub.graph for value in node.outputs)
+    return recipe.with_layers(layers | {name: INT8 for name in names if name not in kept and layers} | kept)
+
+
 def with_exact_layers(rounded: ir.Model, exact: ir.Model, kept: Container[str]) -> ir.Model:
     """A copy of `rounded` in which the layers that make the values in `kept` have the weights and biases of `exact`.
 

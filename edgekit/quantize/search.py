@@ -99,6 +99,17 @@ class Found:
         """The trial of the recipe."""
         return next(trial for trial in reversed(self.trials) if trial.layers == self.recipe.layers)
 
+    def sentence(self) -> str:
+        """The result in words."""
+        lost = (
+            f"{self.best.drop:.2g} % {self.measure}" if self.measure != ACCURACY else f"{self.best.drop:.2g} points of accuracy"
+        )
+        lost += f" ± {self.best.deviation:.2g}" if self.best.deviation else ""
+        kept = f"{len(self.best.layers)} of {len(self.ranking) or 'all'} nodes in float" if self.best.layers else "all in int8"
+        verdict = "within" if self.met else "NOT within, and the best of what was tried for,"
+        stopped = f"; the search was stopped {self.stopped}" if self.stopped else ""
+        return f"auto: {kept} lose {lost}, {verdict} the budget of {self.budget:g}{stopped}"
+
     def to_json(self) -> dict[str, Any]:
         """What the manifest says of the search, without what was measured on this machine."""
         curve = [{"float": len(trial.layers), "drop": trial.drop, "bytes": dict(trial.bytes)} for trial in self._curve()]

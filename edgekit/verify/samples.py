@@ -20,11 +20,13 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class Samples:
-    """Feeds in the source's layout with what is known about them; `labels` holds one class per sample, or is None."""
+    """Feeds in the source's layout with what is known about them; `labels` holds one class per sample, or is None;
+    `data` is where real ones come from."""
 
     feeds: Sequence[Feeds]
     evidence: Evidence
     labels: np.ndarray | None = None
+    data: Calibration | None = None
 
 
 def real_samples(
@@ -63,7 +65,7 @@ def real_samples(
         real=True,
         labeled=classes is not None,
     )
-    return Samples(calibration.feeds, evidence, classes)
+    return Samples(calibration.feeds, evidence, classes, calibration)
 
 
 def random_samples(inputs: Sequence[TensorSpec], *, runs: int = RANDOM_RUNS, seed: int = RANDOM_SEED) -> Samples:
