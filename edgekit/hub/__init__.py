@@ -102,11 +102,24 @@ def _patterns() -> Rules:
 
 def _everything() -> Rules:
     """What works on neighbours, which Transposes would keep apart. Last, so that it takes no pattern to pieces."""
-    from edgekit.hub.passes import fuse_batch_norm, fuse_linear, fuse_pad, merge_reshapes, scale_through_relu
+    from edgekit.hub.passes import (
+        fuse_batch_norm,
+        fuse_linear,
+        fuse_pad,
+        fuse_quantized_weights,
+        merge_reshapes,
+        scale_through_relu,
+    )
     from edgekit.hub.rewrite import combine
 
     return combine(
-        _patterns(), fuse_pad.RULES, fuse_linear.RULES, scale_through_relu.RULES, fuse_batch_norm.RULES, merge_reshapes.LATE_RULES
+        _patterns(),
+        fuse_quantized_weights.RULES,
+        fuse_pad.RULES,
+        fuse_linear.RULES,
+        scale_through_relu.RULES,
+        fuse_batch_norm.RULES,
+        merge_reshapes.LATE_RULES,
     )
 
 

@@ -19,6 +19,7 @@ from edgekit.contract import TensorSpec
 from edgekit.errors import MissingExtra, SourceError
 from edgekit.sources.quiet import silent
 from edgekit.sources.source import first_line
+from edgekit.sources.tensorflow_fake_quant import put_back, take_out
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -78,7 +79,10 @@ def convert_function(
                 lambda *tensors: [tensorflow.identity(output) for output in call(*tensors)], input_signature=specs
             ).get_concrete_function()
             graph = _freeze(tensorflow, function)
-            proto = _tf2onnx(graph, function, inputs, outputs, handlers)
+            weights = take_out(tensorflow, graph)
+            proto = _tf2onnx(graph, function, inputs, outputs, handlers, list(weights))
+            put_back(proto, weights)
+            _name_constants(proto.graph)
         except (SourceError, MissingExtra):
             raise
         except Exception as error:  # TensorFlow and tf2onnx raise anything
@@ -147,6 +151,7 @@ def _tf2onnx(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     handlers: Mapping[str, tuple[Callable[..., Any], list[str]]] | None,
+    further: Sequence[str],
 ) -> Any:
     try:
         import tf2onnx
@@ -160,13 +165,12 @@ def _tf2onnx(
     proto, _ = tf2onnx.convert.from_graph_def(
         graph,
         name="model",
-        input_names=list(fed),
+        input_names=[*fed, *further],
         output_names=list(given),
         opset=OPSET,
         custom_op_handlers={"Erfc": (_write_erfc, []), **(handlers or {})},
         tensors_to_rename={**fed, **given},
     )
-    _name_constants(proto.graph)
     return proto
 
 

@@ -7,6 +7,7 @@ TorchScript, which can still read and write files: an archive whose code does so
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import pickle
@@ -156,6 +157,8 @@ def _open_exported(spec: str, path: Path, inputs: Sequence[TensorSpec], dynamic:
         _refuse_pickles(torch, path, spec)
     try:
         with quiet():
+            # Registers the operators that a program trained with quantization (pt2e) is written in; PyTorch does so only here.
+            importlib.import_module("torch.ao.quantization.fx._decomposed")
             program = torch.export.load(str(path))
     except Exception as error:
         raise SourceError(

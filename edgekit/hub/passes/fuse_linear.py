@@ -68,7 +68,7 @@ def fuse_before(node: ir.Node, edit: Editor) -> bool:
     groups = _int(node, "group", 1)
     columns = weight.ndim == 2 and node.op_type != "Conv" and not _int(node, "transB", 0)
     channels = weight.shape[1] * groups if node.op_type == "Conv" else weight.shape[0 if columns else 1]
-    factor, offset = (_per_channel(part, rank, axis, channels) for part in (affine.factor, affine.offset))
+    factor, offset = (per_channel(part, rank, axis, channels) for part in (affine.factor, affine.offset))
     if factor is None or offset is None or (node.op_type == "MatMul" and weight.ndim != 2):
         return False
     if offset.any() and (node.op_type == "MatMul" or (node.op_type == "Conv" and _is_padded(node))):
@@ -111,7 +111,7 @@ def lift_over_reshape(node: ir.Node, edit: Editor) -> bool:
         return False
     if not isinstance(after[-1], int):
         return False
-    factor, offset = (_per_channel(part, len(after), len(after) - 1, after[-1]) for part in (affine.factor, affine.offset))
+    factor, offset = (per_channel(part, len(after), len(after) - 1, after[-1]) for part in (affine.factor, affine.offset))
     if factor is None or offset is None:
         return False
     moved = source
@@ -195,7 +195,7 @@ def _affine_of_batch_norm(node: ir.Node) -> Affine | None:
     return Affine(data, factor.reshape(around), offset.reshape(around))
 
 
-def _per_channel(values: np.ndarray, rank: int, axis: int, channels: int) -> np.ndarray | None:
+def per_channel(values: np.ndarray, rank: int, axis: int, channels: int) -> np.ndarray | None:
     """One number per channel, where `values` varies over no other axis; None where it does."""
     if values.ndim > rank:
         return None
@@ -217,8 +217,8 @@ def _fuse_output(node: ir.Node, linear: ir.Node, affine: Affine, edit: Editor) -
         channels = weight.shape[1] * groups
     else:
         channels = weight.shape[0 if linear.op_type == "Conv" or transposed else -1]
-    factor = _per_channel(affine.factor, rank, rank - 1 if is_dense else 1, channels)
-    offset = _per_channel(affine.offset, rank, rank - 1 if is_dense else 1, channels)
+    factor = per_channel(affine.factor, rank, rank - 1 if is_dense else 1, channels)
+    offset = per_channel(affine.offset, rank, rank - 1 if is_dense else 1, channels)
     if factor is None or offset is None:
         return False
     if linear.op_type == "MatMul":
@@ -297,7 +297,7 @@ def _scale_biased_matmul(node: ir.Node, add: ir.Node, affine: Affine, edit: Edit
     weight = array(matmul.inputs[1])
     if weight is None or weight.ndim != 2 or not (bias.factor == 1).all() or shape(node.outputs[0]) != shape(bias.data):
         return False
-    factor = _per_channel(affine.factor, len(shape(bias.data) or ()), len(shape(bias.data) or ()) - 1, weight.shape[1])
+    factor = per_channel(affine.factor, len(shape(bias.data) or ()), len(shape(bias.data) or ()) - 1, weight.shape[1])
     if factor is None:
         return False
     scaled = _rounded(weight * factor, matmul.inputs[1], "scaled", matmul, edit)
