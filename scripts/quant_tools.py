@@ -104,10 +104,15 @@ class Work:
         return self.calibration.subset(CALIBRATION_SAMPLES)
 
 
+def folder_of(name: str) -> Path:
+    """Where everything that is kept of a model is."""
+    return cache_folder() / "quantized" / name
+
+
 def prepare(subject: Subject, samples: int, *, again: bool) -> Work:
     """Fetch the model, run its source on the test samples, export it in float32; what an earlier run left is used."""
     given = subject.prepare(samples)
-    folder = cache_folder() / "quantized" / subject.name
+    folder = folder_of(subject.name)
     folder.mkdir(parents=True, exist_ok=True)
     exported, results = folder / "exported.onnx", folder / f"source-{samples}.npy"
     image = Preprocess.parse(given.preprocess) if given.preprocess else None
@@ -173,18 +178,25 @@ def by_edgekit(work: Work, precision: str) -> dict[str, Artifact]:
 
 def by_ai_edge_quantizer(work: Work) -> Artifact:
     """Its static recipe and its own calibration, on edgekit's float32 file."""
-    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
-
     source = work.float_artifacts[LITERT]
-    tool = quantizer.Quantizer(str(source.path), recipe.static_wi8_ai8())
-    for side in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        tool.update_quantization_recipe(".*", side, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    tool, signature = quantizer_of(source)
     feeds = [{b.artifact: b.to_artifact(feed[b.source]) for b in source.inputs} for feed in work.calibration_feeds()]
-    (signature,) = _signatures(source.path)
     seen = tool.calibrate({signature: feeds}, num_threads=1)
     path = work.folder / "ai-edge-quantizer.tflite"
     path.write_bytes(bytes(tool.quantize(seen, enable_progress_bar=False, enable_progress_report=False).quantized_model))
     return Artifact(path, "tflite", source.inputs, source.outputs)
+
+
+def quantizer_of(source: Artifact) -> tuple[Any, str]:
+    """An ai-edge-quantizer of a float32 file with its static recipe but for inputs and outputs; and the file's signature."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
+
+    tool = quantizer.Quantizer(str(source.path), recipe.static_wi8_ai8())
+    for side in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        tool.update_quantization_recipe(".*", side, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE)
+    (signature,) = Interpreter(str(source.path)).get_signature_list()
+    return tool, signature
 
 
 def by_onnxruntime(work: Work) -> Artifact:
@@ -252,17 +264,11 @@ def _onnx2tf(work: Work, folder: Path) -> bool:
     python = peer_python(ONNX2TF)
     if not python.exists():
         raise Unable("onnx2tf is not installed (--setup)")
-    call = [python, "-m", "onnx2tf", "-i", work.exported, "-o", folder, "-n", "-fdosm"]
+    call = [python, "-m", "onnx2tf", "-i", work.exported, "-o", folder, "-n", "-tb", "tf_converter", "-osd"]
     done = subprocess.run([str(word) for word in call], capture_output=True, text=True)
     if done.returncode or not (folder / "saved_model.pb").exists():
         raise Unable("onnx2tf: " + ([line for line in done.stderr.splitlines() if line.strip()] or ["no SavedModel"])[-1].strip())
     return len(work.inputs[0].shape) > 2
-
-
-def _signatures(path: Path) -> list[str]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    return list(Interpreter(str(path)).get_signature_list())
 
 
 @dataclass(frozen=True)
