@@ -78,7 +78,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     wanted = [item for item in _asked(name, samples, options) if _is_missing(*item, known, samples, options)]
     if not wanted:
         return
-    work = prepare(chosen, samples, again=options.again or options.stale)
+    work = prepare(chosen, samples, again=options.again, export_again=options.stale)
     for tool, precision, _ in wanted:
         for row in (rows := list(_measured(tool, precision, work, samples))):
             print("  " + quant_page.line(row), file=sys.stderr, flush=True)
@@ -105,7 +105,7 @@ def _is_missing(
     if options.tool and tool.name not in options.tool:
         return False
     have = known.get(row.key)
-    is_stale = options.stale and have is not None and have.code != row.code
+    is_stale = options.stale and have is not None and (have.code != row.code or bool(have.failure))
     return options.again or is_stale or have is None or have.samples != samples
 
 
@@ -146,7 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--precision", action="append", help="of edgekit: int8, int8-dynamic and fp32 unless given")
     parser.add_argument("--samples", type=int, help="test samples at most")
     parser.add_argument("--again", action="store_true", help="also what is known")
-    parser.add_argument("--stale", action="store_true", help="also what other code has made")
+    parser.add_argument("--stale", action="store_true", help="also what other code has made, and what has failed")
     parser.add_argument("--write", action="store_true", help="write docs/int8.md")
     parser.add_argument("--page", action="store_true", help="write docs/int8.md from what is known, and stop")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the file of results, by default docs/int8.jsonl")

@@ -53,7 +53,7 @@ def _told_time() -> str:
     from edgekit.quantize import condition
     from edgekit.quantize.observe import observe
 
-    work = prepare(subject(TIMED), 1000, again=False)
+    work = prepare(subject(TIMED), 1000)
     graph = _hub(work.exported, work.inputs)
     proto, feeds = to_proto(graph), work.calibration_feeds()
 

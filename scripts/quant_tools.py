@@ -109,8 +109,8 @@ def folder_of(name: str) -> Path:
     return cache_folder() / "quantized" / name
 
 
-def prepare(subject: Subject, samples: int, *, again: bool) -> Work:
-    """Fetch the model, run its source on the test samples, export it in float32; what an earlier run left is used."""
+def prepare(subject: Subject, samples: int, *, again: bool = False, export_again: bool = False) -> Work:
+    """Fetch the model, run its source on the test samples, export it in float32; what an earlier run left is used otherwise."""
     given = subject.prepare(samples)
     folder = folder_of(subject.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def prepare(subject: Subject, samples: int, *, again: bool) -> Work:
         (output,) = (spec.name for spec in source.outputs)
         feeds = load_data(given.data, source.inputs, image, limit=samples).feeds
         np.save(results, np.concatenate([source.run(feed)[output] for feed in feeds]))
-    package = _package(given, folder / "fp32", "fp32", again=again)
+    package = _package(given, folder / "fp32", "fp32", again=again or export_again)
     test = load_data(given.data, package.inputs, image, limit=samples)
     return Work(
         subject,
@@ -214,7 +214,10 @@ def by_onnxruntime(work: Work) -> Artifact:
     path = work.folder / "onnxruntime.onnx"
     with tempfile.TemporaryDirectory() as scratch:
         prepared = Path(scratch, "prepared.onnx")
-        quant_pre_process(work.exported, prepared)
+        try:
+            quant_pre_process(work.exported, prepared)
+        except Exception:  # its inference of symbolic shapes fails on some graphs, with whatever it meets; it may be left out
+            quant_pre_process(work.exported, prepared, skip_symbolic_shape=True)
         quantize_static(prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
     bindings = work.float_artifacts[ORT]
     return Artifact(path, "onnx", bindings.inputs, bindings.outputs)
