@@ -53,12 +53,14 @@ def build(
         QuantizeError: int8 of a float model without calibration data, or a model that cannot be quantized.
         ArtifactError: onnxruntime does not load the result, or the model is larger than an ONNX file can be.
     """
+    import onnx
+
     from edgekit.hub.quantized import KEPT, is_quantized
     from edgekit.ort.ort_format import required_operators, to_ort_format
     from edgekit.ort.session import open_session
 
     notes: list[str] = []
-    kept = precision.startswith("int8") and is_quantized(hub)
+    kept = precision.startswith("int") and is_quantized(hub)
     name = name or f"model_{precision}"
     if precision == "fp32" or kept:
         model, notes = _basic(hub, name), [KEPT] if kept else []
@@ -73,20 +75,26 @@ def build(
             model, notes = quantize_static(hub, calibration, recipe, ranges)
         else:
             model, notes = quantize_dynamic(hub, recipe)
+    elif precision in ("int8-weights", "int4-weights"):
+        from edgekit.ort.weight_only import to_stored_weights
+
+        model, notes = to_stored_weights(onnx.load_model_from_string(_basic(hub, name)), precision)
     else:
-        raise QuantizeError(f"{precision!r} is not a precision", where="edgekit.ort.build", fix="pass parse_precision's result")
+        raise QuantizeError(
+            f"{precision!r} is not a precision of ONNX Runtime files",
+            where="edgekit.ort.build",
+            fix="pass parse_precision's result",
+        )
 
     open_session(model, name=f"{name}.onnx")
     inputs, outputs = _bindings(hub.graph.inputs), _bindings(hub.graph.outputs)
     artifacts = [Artifact(f"{name}.onnx", "onnx", precision, model, inputs, outputs, tuple(notes))]
-    if (
-        precision != "fp16" and "ort" in formats
-    ):  # onnxruntime on x86 has no float16 kernels and would bake its casts to float32 into the file
+    # An .ort is optimized when it is written. onnxruntime on x86 has no float16 kernels and would write its casts to float32 into
+    # the file; weights in 8 bits would be expanded.
+    if precision not in ("fp16", "int8-weights", "int4-weights") and "ort" in formats:
         ort = to_ort_format(model, name=f"{name}.ort")
         open_session(ort, name=f"{name}.ort")
         config = required_operators({f"{name}.ort": ort}).encode()
-        if precision == "int8" and not kept:
-            notes = [*notes, "signed int8, as ARM computes: slow on x86, where the .onnx is the file to use"]
         artifacts.append(Artifact(f"{name}.ort", "ort", precision, ort, inputs, outputs, tuple(notes)))
         artifacts.append(Artifact(f"{name}.required_operators.config", "ort-config", precision, config, (), ()))
     return artifacts
