@@ -33,6 +33,8 @@ from edgekit.runtimes import Runner
 from edgekit.sources import open_source
 
 CALIBRATION_SAMPLES = 256
+AUTO_MAY_CHANGE = 3.0
+"""Percent of the answers."""
 ONNX2TF = "onnx2tf-tensorflow"
 """The environment of onnx2tf that can write SavedModels."""
 
@@ -142,9 +144,13 @@ def prepare(subject: Subject, samples: int, *, again: bool = False, export_again
 
 
 def _package(given: Export, folder: Path, precision: str, *, again: bool) -> Package:
-    """`edgekit export`, as a user would call it; few samples are compared, because all of them are compared here."""
+    """`edgekit export`, as a user would call it; few samples are compared, because all of them are compared here.
+
+    The precision `auto` is searched on a part of the calibration samples, never on the test samples.
+    """
     if folder.exists() and not again:
         return load_package(folder)
+    asked: dict[str, Any] = {"max_drop": AUTO_MAY_CHANGE} if precision == "auto" else {"data": given.data, "samples": 4}
     return export(
         given.source,
         "android",
@@ -152,18 +158,17 @@ def _package(given: Export, folder: Path, precision: str, *, again: bool) -> Pac
         precisions=[precision],
         formats=list(FORMATS.values()),
         calibration=given.calibration,
-        data=given.data,
-        samples=4,
         preprocess=given.preprocess,
         inputs=given.inputs,
         gates=given.gates,
         trust_source=True,
         force=True,
+        **asked,
     )
 
 
 def _of_package(package: Package, precision: str) -> dict[str, Artifact]:
-    found = {a.format: a for a in package.artifacts if a.precision == precision or precision == "auto"}
+    found = {a.format: a for a in package.artifacts if a.precision == precision}
     return {
         runtime: Artifact(package.path / found[format].file, format, found[format].inputs, found[format].outputs)
         for runtime, format in FORMATS.items()
