@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Compiled", "compile", "compile_hub"]
 
 LAYOUTS = ("keep", "nhwc", "nchw")
+PRECISIONS = ("fp32", "fp16", "int8-weights", "int4-weights")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     for layout in (input_layout, output_layout):
         if layout not in LAYOUTS:
             raise InputError(f"{layout!r} is not a layout", fix=f"use one of {', '.join(LAYOUTS)}")
-    if precision not in ("fp32", "fp16"):
-        raise InputError(f"the compiler writes fp32 and fp16, not {precision!r}", fix="quantize the compiled model for int8")
+    if precision not in PRECISIONS:
+        written = ", ".join(PRECISIONS)
+        raise InputError(f"the compiler writes {written}, not {precision!r}", fix="quantize the compiled model for int8")
     from edgekit.litert.fit import fit_kernels
     from edgekit.litert.half import to_half
     from edgekit.litert.known_ranks import require_known_ranks
@@ -112,6 +114,7 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     from edgekit.litert.pipeline import to_litert
     from edgekit.litert.quantized import to_integers
     from edgekit.litert.stored_integers import store_integers
+    from edgekit.litert.weight_only import store_weights
     from edgekit.litert.write import write
 
     require_known_ranks(model)
@@ -126,6 +129,7 @@ def _compile(model: ir.Model, input_layout: str, output_layout: str, precision: 
     if stored_integers:
         store_integers(graph)
     notes += to_half(graph) if precision == "fp16" else []
+    notes += store_weights(graph, precision) if precision.endswith("-weights") else []
     data = write(graph, f"{model.graph.name or 'model'}, compiled by edgekit")
     return Compiled(
         data,

@@ -46,6 +46,8 @@ class Tensor:
 
     `quantization` says what the integers of a quantized tensor stand for. A float32 constant has it where it was dequantized at
     compile time: its values can be written as such integers (int8 where there is a zero point for uint8).
+    A matrix of the dtype int4 has two integers in each byte of its data, and in `block_scales` (float16, rows x blocks) what each
+    block of its second axis is multiplied by.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Tensor:
     dtype: np.dtype
     data: np.ndarray | None = None
     quantization: Quantization | None = None
+    block_scales: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -108,6 +111,7 @@ class Graph:
         seen: dict[Tensor, None] = dict.fromkeys(self.inputs)
         for op in self.operators:
             seen.update(dict.fromkeys(t for t in op.inputs if t is not None))
+            seen.update(dict.fromkeys(t.block_scales for t in op.inputs if t is not None and t.block_scales is not None))
             seen.update(dict.fromkeys(op.outputs))
         seen.update(dict.fromkeys(self.outputs))
         return list(seen)

@@ -17,27 +17,30 @@ import numpy as np
 
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
 from edgekit.litert.quantized.grid import exact_integers
+from edgekit.quantize.stored import is_worthwhile, per_channel
 
 CHANNELS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
 """The axis of the output channel in the weights, which are input 1."""
-OVERHEAD, PER_CHANNEL = 512, 12
-"""Bytes of the operator and its tensor in the file, and of a scale and zero point."""
 LARGEST = (127, 128, *range(126, 63, -1))
 """What the largest number of a channel may be a multiple of: quantizers make it 127, or close to that."""
 PRECISION = 2.0**-22
 """How far a weight may be off its multiple, relatively: float32 rounds the product, and again where a factor was folded in."""
 
 
-def store_integers(graph: Graph) -> None:
-    """Apply it to this graph and its subgraphs, in place."""
+def store_integers(graph: Graph, *, rounded: bool = False) -> None:
+    """Apply it to this graph and its subgraphs, in place.
+
+    Args:
+        rounded: Round other weights to such numbers: it makes the file smaller, and not as exact.
+    """
     for part in graph.with_subgraphs():
         expanded: dict[Tensor, Tensor] = {}
         made: dict[bytes, Tensor] = {}
         operators: list[Operator] = []
         for op in part.operators:
-            weights = op.inputs[1] if op.code in CHANNELS else None
-            if weights is not None and _is_smaller(weights, CHANNELS[op.code]):
-                if weights not in expanded and (stored := _stored(weights, CHANNELS[op.code])) is not None:
+            weights = op.inputs[1] if op.code in CHANNELS or (rounded and op.code == "BATCH_MATMUL") else None
+            if weights is not None and is_smaller(weights, CHANNELS.get(op.code, 0)):
+                if weights not in expanded and (stored := _stored(weights, CHANNELS.get(op.code), rounded)) is not None:
                     key = _digest(stored)
                     if key not in made:
                         made[key] = Tensor(weights.name, weights.shape, weights.dtype)
@@ -59,27 +62,45 @@ def _digest(stored: Tensor) -> bytes:
     return content.digest()
 
 
-def _is_smaller(weights: Tensor, axis: int) -> bool:
+def is_smaller(weights: Tensor, axis: int) -> bool:
     """Whether a constant would be, as integers."""
     if weights.data is None or weights.dtype != np.float32:
         return False
-    return weights.data.size + PER_CHANNEL * weights.data.shape[axis] + OVERHEAD < weights.data.nbytes
+    return is_worthwhile(weights.data.shape, axis)
 
 
-def _stored(weights: Tensor, axis: int) -> Tensor | None:
-    """The int8 tensor of which a constant was made; None where its numbers are not of that kind."""
+def _stored(weights: Tensor, axis: int | None, rounded: bool) -> Tensor | None:
+    """The int8 tensor of which a constant was made, or the nearest if it may be rounded; None where there is none.
+
+    Without an axis of output channels, scales go along the one that loses least.
+    """
     data, grid = weights.data, weights.quantization
     assert data is not None
     integers = exact_integers(weights) if grid is not None else None
     if integers is None or grid is None:
-        rows = np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1)
-        if _grid(rows[:1]) is None or (found := _grid(rows)) is None:
+        axis = _best_axis(data) if axis is None else axis
+        found = _exact(data, axis) or (per_channel(data, axis) if rounded and np.isfinite(data).all() else None)
+        if found is None:
             return None
-        scales, multiples = found
-        moved = [data.shape[axis], *(d for i, d in enumerate(data.shape) if i != axis)]
-        integers = np.ascontiguousarray(np.moveaxis(multiples.reshape(moved), 0, axis))
+        integers, scales = found
         grid = Quantization(scales, np.zeros(len(scales), np.int64), axis)
     return Tensor(f"{weights.name}/int8", weights.shape, integers.dtype, integers, grid)
+
+
+def _best_axis(data: np.ndarray) -> int:
+    """That along which the squared steps are least on average."""
+    others = {axis: tuple(i for i in range(data.ndim) if i != axis) for axis in range(data.ndim)}
+    return min(others, key=lambda axis: float(np.square(np.abs(data).max(axis=others[axis])).mean()))
+
+
+def _exact(data: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The integers and scales that give an array as it is."""
+    rows = np.moveaxis(data, axis, 0).reshape(data.shape[axis], -1)
+    if _grid(rows[:1]) is None or (found := _grid(rows)) is None:
+        return None
+    scales, multiples = found
+    moved = [data.shape[axis], *(d for i, d in enumerate(data.shape) if i != axis)]
+    return np.ascontiguousarray(np.moveaxis(multiples.reshape(moved), 0, axis)), scales
 
 
 def _grid(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
+import ml_dtypes
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -20,7 +21,7 @@ BUFFER_ALIGNMENT = 16  # what the schema asks for with force_align; kernels read
 TENSOR_TYPES = {
     np.dtype(name): getattr(schema.TensorType, name.upper())
     for name in "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64".split()
-}
+} | {np.dtype(ml_dtypes.int4): schema.TensorType.INT4}
 
 
 def write(graph: Graph, description: str) -> bytes:
@@ -136,7 +137,7 @@ def _subgraph(
     index = {tensor: i for i, tensor in enumerate(tensors)}
     made = schema.SubGraphT()
     made.name = graph.name
-    made.tensors = [_tensor(tensor, names[tensor], constants) for tensor in tensors]
+    made.tensors = [_tensor(tensor, names[tensor], constants, index) for tensor in tensors]
     made.inputs = np.array([index[t] for t in graph.inputs], np.int32)
     made.outputs = np.array([index[t] for t in graph.outputs], np.int32)
     made.operators = [_operator(op, index, graphs, codes) for op in graph.operators]
@@ -159,7 +160,7 @@ def _names(graphs: Sequence[Graph]) -> dict[Tensor, str]:
     return names
 
 
-def _tensor(tensor: Tensor, name: str, constants: _Constants) -> Any:
+def _tensor(tensor: Tensor, name: str, constants: _Constants, index: dict[Tensor, int]) -> Any:
     made = schema.TensorT()
     made.name = name
     made.type = TENSOR_TYPES[tensor.dtype]
@@ -170,6 +171,8 @@ def _tensor(tensor: Tensor, name: str, constants: _Constants) -> Any:
     made.buffer = 0 if tensor.data is None else constants.add(tensor.data)
     if tensor.quantization is not None and tensor.dtype.kind in "iu":
         made.quantization = _quantization(tensor.quantization)
+    if tensor.block_scales is not None:
+        made.quantization = _blockwise(tensor, index[tensor.block_scales])
     return made
 
 
@@ -178,6 +181,18 @@ def _quantization(quantization: Quantization) -> Any:
     made.scale = quantization.scale.astype(np.float32)
     made.zeroPoint = quantization.zero_point.astype(np.int64)
     made.quantizedDimension = 0 if quantization.is_per_tensor else quantization.axis
+    return made
+
+
+def _blockwise(tensor: Tensor, scales: int) -> Any:
+    assert tensor.block_scales is not None
+    made = schema.QuantizationParametersT()
+    made.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    made.details = schema.BlockwiseQuantizationT()
+    made.details.scales = scales
+    made.details.zeroPoints = -1
+    made.details.blockSize = int(tensor.shape[1]) // int(tensor.block_scales.shape[1])
+    made.quantizedDimension = 0
     return made
 
 
@@ -247,13 +262,15 @@ def _plain_version(op: Operator) -> int:
     first = types[0] if types else ""
     options = op.options
     match op.code:
+        case "EMBEDDING_LOOKUP":
+            return 4 if types[1] == "int4" else 3
         case "DEPTHWISE_CONV_2D":
             return 2 if options.get("dilationWFactor", 1) > 1 or options.get("dilationHFactor", 1) > 1 else 1
         case "TRANSPOSE_CONV":
             return 4 if op.activation != "NONE" else 3 if len(op.inputs) > 3 and op.inputs[3] is not None else 1
         case "FULLY_CONNECTED":
             bias = op.inputs[2] if len(op.inputs) > 2 else None
-            return 6 if bias is None else 5 if options.get("keepNumDims") else 1
+            return 13 if "int4" in types else 6 if bias is None else 5 if options.get("keepNumDims") else 1
         case "RESIZE_BILINEAR" | "RESIZE_NEAREST_NEIGHBOR":
             return 3 if options.get("halfPixelCenters") else 1
         case "STRIDED_SLICE":
