@@ -68,6 +68,17 @@ def eager() -> nn.Module:
     return convert(model.eval())
 
 
+@functools.cache
+def fx() -> nn.Module:
+    """Trained by torch.ao.quantization's FX mode and converted."""
+    from torch.ao.quantization import get_default_qat_qconfig_mapping
+    from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
+
+    pictures = torch.from_numpy(digits()[0][:1])
+    prepared = prepare_qat_fx(trained().train(), get_default_qat_qconfig_mapping("x86"), (pictures,))
+    return convert_fx(train(prepared, steps=30).eval())
+
+
 def exported(path: Path) -> torch.export.ExportedProgram:
     """Trained by torchao's flow for exported programs, converted, exported again and saved: int8, weights per channel."""
     from torchao.quantization.pt2e import move_exported_model_to_eval

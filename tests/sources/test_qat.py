@@ -132,16 +132,16 @@ def assert_as_trained(source: Source, accuracy: float = 0.8) -> Compiled:
     return made
 
 
-def test_pytorch_eager_mode() -> None:
-    made = assert_as_trained(open_source(f"{NETWORKS}:eager", inputs=[IMAGE]))
-    module = qat_networks.eager()
-    layers = [layer for layer in module.modules() if hasattr(layer, "weight") and hasattr(layer, "scale")]
+@pytest.mark.parametrize("mode", ["eager", "fx"])
+def test_pytorch_converted_module(mode: str) -> None:
+    made = assert_as_trained(open_source(f"{NETWORKS}:{mode}", inputs=[IMAGE]))
+    module = getattr(qat_networks, mode)()
+    layers = [layer for layer in module.modules() if callable(getattr(layer, "weight", None)) and hasattr(layer, "scale")]
     assert len(layers) == 5
     for layer in layers:
         trained = layer.weight()
         assert_has_weights(made, trained.int_repr().numpy(), trained.q_per_channel_scales().float().numpy())
-    trained_grids = {(float(layer.scale), int(layer.zero_point) - 128) for layer in (*layers, module.network.sum)}
-    assert trained_grids <= activation_grids(made)
+    assert {(float(layer.scale), int(layer.zero_point) - 128) for layer in layers} <= activation_grids(made)
 
 
 def test_pytorch_exported_program(tmp_path: Path) -> None:
