@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgekit.contract import Feeds, Results, TensorSpec
 from edgekit.errors import SourceError
 from edgekit.sources.digest import digest_files, digest_path
+from edgekit.sources.quantized_file import is_quantized_file as is_quantized_file
 from edgekit.sources.shapes import Declared, resolve_inputs
 from edgekit.sources.source import Source, describe_outputs, first_line
 from edgekit.telemetry import load_onnxruntime
@@ -47,19 +48,6 @@ def open_onnx(spec: str, path: Path, *, inputs: Sequence[TensorSpec], dynamic: S
     outputs = describe_outputs(reference, fixed, spec)
     sha256 = digest_files(path.parent, [path, *file.external]) if file.external else digest_path(path)
     return Source("onnx", spec, sha256, fixed, outputs, reference, convert)
-
-
-def is_quantized_file(spec: str) -> bool:
-    """Whether a source is an ONNX file with a quantized model in it; a file that cannot be read is for `open_onnx` to refuse."""
-    from edgekit.hub.quantized import is_quantized
-
-    path = Path(spec)
-    if path.suffix != ".onnx" or not path.is_file():
-        return False
-    try:
-        return is_quantized(_load(path, spec).model)
-    except SourceError:
-        return False
 
 
 def _load(path: Path, spec: str) -> OnnxFile:

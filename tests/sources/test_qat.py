@@ -19,9 +19,13 @@ from onnx import numpy_helper
 
 from edgekit import litert
 from edgekit.contract import TensorSpec
+from edgekit.errors import QuantizeError
+from edgekit.export import export
 from edgekit.hub import prepare
+from edgekit.hub.quantized import KEPT
 from edgekit.litert import Compiled
 from edgekit.sources import Source, open_source
+from edgekit.sources.quantized_file import is_quantized_file
 from tests.litert.quantized_models import computing
 from tests.litert.running import artifact_results, source_results
 
@@ -198,3 +202,33 @@ def test_tensorflow_model_optimization(tmp_path: Path) -> None:
     subprocess.run([sys.executable, script, folder, kernels], check=True, env=environment, capture_output=True)
     with np.load(kernels) as stored:
         assert_keras_as_trained(open_source(str(folder)), [stored[name] for name in stored.files])
+
+
+@pytest.mark.parametrize("form", ["pt2", "saved_model"])
+def test_int8_is_exported_without_calibration(form: str, tmp_path: Path) -> None:
+    pictures = qat_networks.digits()[0][qat_networks.TRAINING :][:50]
+    if form == "pt2":
+        pytest.importorskip("torchao", reason="torchao, PyTorch's library of quantization, is not installed")
+        source = tmp_path / "digits.pt2"
+        qat_networks.exported(source)
+    else:
+        pytest.importorskip("tensorflow")
+        from tests.sources import qat_keras
+
+        source = tmp_path / "digits"
+        qat_keras.network().export(str(source), verbose=False)
+        pictures = np.moveaxis(pictures, 1, -1)
+    np.savez(tmp_path / "test.npz", image=pictures)
+    package = export(source, output=tmp_path / "package", data=str(tmp_path / "test.npz"), precisions=["int8"])
+    assert package.verdict == "pass"
+    assert {artifact.precision for artifact in package.artifacts} == {"int8"}
+    assert all(KEPT in artifact.notes for artifact in package.artifacts)
+
+
+def test_what_is_not_quantized_needs_calibration(tmp_path: Path) -> None:
+    path = tmp_path / "digits.pt2"
+    torch.export.save(torch.export.export(qat_networks.trained().eval(), (torch.ones(1, 1, 8, 8),)), path)
+    assert not is_quantized_file(str(path))
+    assert not is_quantized_file(str(tmp_path / "none.pt2"))
+    with pytest.raises(QuantizeError, match="needs calibration data"):
+        export(path, output=tmp_path / "package", precisions=["int8"])
