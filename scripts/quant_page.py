@@ -60,7 +60,7 @@ def _document(known: Mapping[Key, Measured], costs: Mapping[str, str]) -> Iterat
     yield from _samples(known)
     yield from _failures(known)
     if costs:
-        yield from ("## What calibration costs", "", *costs.values(), "")
+        yield from ("## What calibration costs", "", *(f"{said}\n" for said in costs.values()))
     codes = sorted({row.code for row in known.values() if row.tool == "edgekit" and row.precision != "fp32"})
     yield "edgekit's rows are of commit " + ", ".join(codes) + "."
 

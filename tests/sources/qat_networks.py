@@ -79,7 +79,7 @@ def fx() -> nn.Module:
     return convert_fx(train(prepared, steps=30).eval())
 
 
-def exported(path: Path) -> torch.export.ExportedProgram:
+def export_program(path: Path) -> None:
     """Trained by torchao's flow for exported programs, converted, exported again and saved: int8, weights per channel."""
     from torchao.quantization.pt2e import move_exported_model_to_eval
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
@@ -92,9 +92,7 @@ def exported(path: Path) -> torch.export.ExportedProgram:
     prepared = prepare_qat_pt2e(program, quantizer)
     train(prepared, steps=15)
     move_exported_model_to_eval(prepared)
-    whole = torch.export.export(convert_pt2e(prepared), (pictures[:1],))
-    torch.export.save(whole, path)
-    return whole
+    torch.export.save(torch.export.export(convert_pt2e(prepared), (pictures[:1],)), path)
 
 
 def trained() -> Network:

@@ -148,11 +148,18 @@ def test_pytorch_converted_module(mode: str) -> None:
     assert {(float(layer.scale), int(layer.zero_point) - 128) for layer in layers} <= activation_grids(made)
 
 
-def test_pytorch_exported_program(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program of torchao's flow: most of its time goes into that flow's patterns."""
     pytest.importorskip("torchao", reason="torchao, PyTorch's library of quantization, is not installed")
-    path = tmp_path / "digits.pt2"
-    program = qat_networks.exported(path)
-    made = assert_as_trained(open_source(str(path)))
+    path = tmp_path_factory.mktemp("pt2e") / "digits.pt2"
+    qat_networks.export_program(path)
+    return path
+
+
+def test_pytorch_exported_program(exported: Path) -> None:
+    made = assert_as_trained(open_source(str(exported)))
+    program = torch.export.load(exported)
     constants = {**program.state_dict, **program.constants}
     named = {s.arg.name: constants[s.target] for s in program.graph_signature.input_specs if s.target in constants}
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
@@ -204,22 +211,23 @@ def test_tensorflow_model_optimization(tmp_path: Path) -> None:
         assert_keras_as_trained(open_source(str(folder)), [stored[name] for name in stored.files])
 
 
-@pytest.mark.parametrize("form", ["pt2", "saved_model"])
-def test_int8_is_exported_without_calibration(form: str, tmp_path: Path) -> None:
-    pictures = qat_networks.digits()[0][qat_networks.TRAINING :][:50]
-    if form == "pt2":
-        pytest.importorskip("torchao", reason="torchao, PyTorch's library of quantization, is not installed")
-        source = tmp_path / "digits.pt2"
-        qat_networks.exported(source)
-    else:
-        pytest.importorskip("tensorflow")
-        from tests.sources import qat_keras
+def test_int8_of_a_program_needs_no_calibration(exported: Path, tmp_path: Path) -> None:
+    assert_exported_without_calibration(exported, qat_networks.digits()[0][qat_networks.TRAINING :], tmp_path)
 
-        source = tmp_path / "digits"
-        qat_keras.network().export(str(source), verbose=False)
-        pictures = np.moveaxis(pictures, 1, -1)
-    np.savez(tmp_path / "test.npz", image=pictures)
-    package = export(source, output=tmp_path / "package", data=str(tmp_path / "test.npz"), precisions=["int8"])
+
+def test_int8_of_a_saved_model_needs_no_calibration(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from tests.sources import qat_keras
+
+    source = tmp_path / "digits"
+    qat_keras.network().export(str(source), verbose=False)
+    pictures = qat_networks.digits()[0][qat_networks.TRAINING :]
+    assert_exported_without_calibration(source, np.moveaxis(pictures, 1, -1), tmp_path)
+
+
+def assert_exported_without_calibration(source: Path, pictures: np.ndarray, folder: Path) -> None:
+    np.savez(folder / "test.npz", image=pictures[:50])
+    package = export(source, output=folder / "package", data=str(folder / "test.npz"), precisions=["int8"])
     assert package.verdict == "pass"
     assert {artifact.precision for artifact in package.artifacts} == {"int8"}
     assert all(KEPT in artifact.notes for artifact in package.artifacts)
