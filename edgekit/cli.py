@@ -158,19 +158,24 @@ def inspect(model: str, target: str | None, as_json: bool) -> None:
             _print(contents_table(package))
         return
     inspection = run(model)
-    problems = None
+    problems, asked = None, None
     if target is not None:
         from edgekit.targets import load_target
 
-        problems = load_target(target).problems(inspection.file, inspection.format, inspection.bytes, inspection.operators)
+        asked = load_target(target)
+        problems = asked.problems(
+            inspection.file, inspection.format, inspection.bytes, inspection.operators, inspection.precision
+        )
     if as_json:
-        _print_json(inspection.to_json() | ({} if problems is None else {"problems": problems}))
+        about = {} if asked is None else {"problems": problems, "unsupported": asked.to_json()["unsupported"]}
+        _print_json(inspection.to_json() | about)
     else:
         from edgekit.report.terminal import inspection_table
 
         _print(inspection_table(inspection))
-        if problems is not None:
-            click.echo("\n".join(problems) or f"{target} has nothing against it")
+        if asked is not None:
+            click.echo("\n".join(problems or ()) or f"{target} has nothing against it")
+            click.echo("\n".join(f"{target} does not take {table}" for table in asked.unsupported))
 
 
 @cli.command()

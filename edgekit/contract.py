@@ -94,7 +94,7 @@ class Artifact:
     Args:
         file: Its name in the package, `model_int8.tflite`.
         format: `tflite`, `onnx` or `ort`.
-        precision: `fp32`, `fp16`, `int8` or `int8-dynamic`.
+        precision: One of `edgekit.quantize.PRECISIONS`, or `auto`.
         data: Its bytes.
         inputs, outputs: One binding per tensor, in the artifact's order.
         notes: What a reader of the report must know (fallbacks taken, operators left in float …).

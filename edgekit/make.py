@@ -59,11 +59,12 @@ class Maker:
                 if artifact.format.removesuffix("-config") in build.formats:
                     yield replace(artifact, precision=build.precision, notes=(*artifact.notes, *notes))
             return
+        from edgekit.litert import PRECISIONS as COMPILED
         from edgekit.litert import compile_hub
         from edgekit.quantize import quantize_litert
         from edgekit.quantize.layers import names_below
 
-        floating = "fp16" if quantized == "fp16" else "fp32"
+        floating = quantized if quantized in COMPILED else "fp32"
         compiled = compile_hub(
             graph,
             input_layout=build.input_layout,

@@ -85,9 +85,9 @@ def make_plan(
     for precision in (p for p in (*PRECISIONS, AUTO) if p in wanted):
         fitting = [a for a in tables if ("int8" if precision == AUTO else precision) in a.precisions]
         if not fitting:
-            raise TargetError(
-                f"the target {target.name} has no artifact in {precision}", fix="choose others with --precision or --format"
-            )
+            reason = target.why_not(precision, formats or None)
+            what = f"the target {target.name} has no artifact in {precision}" + (f" ({reason})" if reason else "")
+            raise TargetError(what, fix="choose others with --precision or --format")
         for runtime in ("litert", "ort"):
             mine = [a for a in fitting if (a.format == "tflite") == (runtime == "litert")]
             if mine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,24 @@ class TargetArtifacts:
 
 
 @dataclass(frozen=True)
+class Unsupported:
+    """One `[[unsupported]]` table: precisions that a format is not made in for this target, and why.
+
+    Args:
+        format: `tflite`, `onnx` or `ort`.
+        precisions: What it cannot be, or would gain nothing from.
+        reason: One sentence, for whoever asks for it.
+    """
+
+    format: str
+    precisions: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.format} in {' and '.join(self.precisions)}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Target:
     """A kind of device.
 
@@ -51,6 +69,7 @@ class Target:
         threads: How many the device's runtime should use.
         precisions: What is exported when `--precision` is not given.
         artifacts: The formats, each with what it can be.
+        unsupported: What they cannot be, with reasons.
         gates: Limits of accuracy per precision.
         max_bytes: Size limit of one artifact, or None.
     """
@@ -61,6 +80,7 @@ class Target:
     threads: int
     precisions: tuple[str, ...]
     artifacts: tuple[TargetArtifacts, ...]
+    unsupported: tuple[Unsupported, ...] = ()
     gates: Gates = field(default_factory=Gates)
     max_bytes: int | None = None
 
@@ -69,8 +89,18 @@ class Target:
         """Every format, in the order of target.toml."""
         return tuple(dict.fromkeys(a.format for a in self.artifacts))
 
-    def problems(self, file: str, format: str, size: int, operators: Mapping[str, int]) -> list[str]:
-        """What the target has against one artifact; empty where nothing."""
+    def why_not(self, precision: str, formats: Collection[str] | None = None) -> str:
+        """What target.toml says on a precision that it has no artifact in (of these formats); empty where it says nothing."""
+        return "; ".join(
+            f"{table.format}: {table.reason}"
+            for table in self.unsupported
+            if precision in table.precisions and (formats is None or table.format in formats)
+        )
+
+    def problems(
+        self, file: str, format: str, size: int, operators: Mapping[str, int], precision: str | None = None
+    ) -> list[str]:
+        """What the target has against one artifact; empty where nothing. A `precision` that edgekit does not know is let pass."""
         if format not in self.formats:
             return [f"{self.name} takes {', '.join(self.formats)}, {file} is {format}: export it"]
         found = []
@@ -81,6 +111,10 @@ class Target:
             f"{file} uses {op} {operators[op]} times, {self.name} has no kernel for it"
             for op in sorted(forbidden & set(operators))
         ]
+        made = {known for a in self.artifacts if a.format == format for known in a.precisions}
+        if precision in PRECISIONS and precision not in made:
+            reason = self.why_not(precision, (format,)) or f"{format} is made in {', '.join(sorted(made, key=PRECISIONS.index))}"
+            found.append(f"{file} is {precision}, which {self.name} does not take ({reason})")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +128,7 @@ class Target:
                 {key: list(value) if isinstance(value, tuple) else value for key, value in vars(a).items()}
                 for a in self.artifacts
             ],
+            "unsupported": [{**vars(table), "precisions": list(table.precisions)} for table in self.unsupported],
             "gates": self.gates.to_json(),
             "limits": {"max_bytes": self.max_bytes},
         }
@@ -135,10 +170,11 @@ def _read(path: Path) -> Target:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TargetError(f"target.toml cannot be read: {error}", where=str(path)) from error
-    top = _Table(document, "", path, ("summary", "threads", "precisions", "artifacts", "gates", "limits"))
+    top = _Table(document, "", path, ("summary", "threads", "precisions", "artifacts", "unsupported", "gates", "limits"))
     artifacts = tuple(_artifacts(table, path) for table in top.take("artifacts", list))
     if not artifacts:
         raise TargetError("a target needs at least one [[artifacts]] table", where=str(path))
+    unsupported = tuple(_unsupported(table, artifacts, path) for table in top.take("unsupported", list, []))
     limits = _Table(top.take("limits", dict, {}), "limits.", path, ("max_bytes",))
     return Target(
         name=path.parent.resolve().name,
@@ -147,6 +183,7 @@ def _read(path: Path) -> Target:
         threads=top.take("threads", int, 1, least=1),
         precisions=top.names("precisions", among=PRECISIONS, required=True),
         artifacts=artifacts,
+        unsupported=unsupported,
         gates=_gates(top.take("gates", dict, {}), path),
         max_bytes=limits.take("max_bytes", int, None, least=1),
     )
@@ -163,6 +200,21 @@ def _artifacts(document: Any, path: Path) -> TargetArtifacts:
         delegates=table.names("delegates"),
         forbidden_operators=table.names("forbidden_operators"),
     )
+
+
+def _unsupported(document: Any, artifacts: Sequence[TargetArtifacts], path: Path) -> Unsupported:
+    table = _Table(document, "unsupported.", path, ("format", "precisions", "reason"))
+    found = Unsupported(
+        format=table.take("format", str, among=FORMATS),
+        precisions=table.names("precisions", among=PRECISIONS, required=True),
+        reason=table.take("reason", str),
+    )
+    for artifact in artifacts:
+        both = [p for p in found.precisions if artifact.format == found.format and p in artifact.precisions]
+        if both:
+            what = f"{found.format} in {both[0]} is listed both in [[artifacts]] and in [[unsupported]]"
+            raise TargetError(what, where=str(path), fix="take it out of one of them")
+    return found
 
 
 def _gates(document: dict[str, Any], path: Path) -> Gates:

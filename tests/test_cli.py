@@ -118,7 +118,9 @@ def test_inspect_a_model_and_a_package(package):
 
 
 def test_inspect_says_what_a_target_has_against_a_model(tmp_path):
-    assert "android has nothing against it" in edgekit("inspect", DIGITS, "--target", "android", cwd="/").stdout
+    text = edgekit("inspect", DIGITS, "--target", "android", cwd="/").stdout
+    assert "android has nothing against it" in text
+    assert "android does not take tflite in int16x8: neither the GPU delegate" in text
     document = json.loads(edgekit("inspect", SAMPLES / "digits.keras", "--target", "android", "--json", cwd="/").stdout)
     assert document["problems"] == ["android takes tflite, onnx, ort, digits.keras is keras: export it"]
 

@@ -215,11 +215,11 @@ def test_a_model_that_is_quantized_already_keeps_its_integers(quantized_digits, 
         output=tmp_path / "p",
         data=TEST,
         samples=40,
-        precisions=["int8", "int8-dynamic"],
+        precisions=["int8", "int8-dynamic", "int16x8", "int8-weights", "int4-weights"],
         calibration=calibration,
     )
     assert package.verdict == "pass"
-    assert len(package.artifacts) == 6
+    assert len(package.artifacts) == 11
     for artifact, verdict in zip(package.artifacts, package.verification.artifacts, strict=True):
         assert KEPT in artifact.notes
         assert verdict.worst("max_relative_error") < 1e-6
@@ -230,6 +230,29 @@ def test_int8_of_a_quantized_model_is_made_without_being_asked_for(quantized_dig
     package = edgekit.export(quantized_digits, target="linux", output=tmp_path / "p", data=TEST, samples=10, formats=["onnx"])
     assert {a.precision for a in package.artifacts} == {"fp32", "fp16", "int8"}
     assert package.notes == ()
+
+
+def test_weights_alone_and_sixteen_bits(tmp_path):
+    names = ["int16x8", "int8-weights", "int4-weights"]
+    package = export(tmp_path / "p", precisions=names, calibration=CALIBRATION)
+    assert package.verdict == "pass"
+    assert [a.file for a in package.artifacts] == [
+        "model_int16x8.tflite",
+        "model_int8-weights.tflite",
+        "model_int8-weights.onnx",
+        "model_int4-weights.tflite",
+        "model_int4-weights.onnx",
+    ]
+    worst = {v.file: v.worst("cosine") for v in package.verification.artifacts}
+    assert worst["model_int16x8.tflite"] > 0.999
+    assert worst["model_int8-weights.tflite"] == pytest.approx(worst["model_int8-weights.onnx"], abs=1e-6)
+    manifest = json.loads((package.path / "edgekit.json").read_text())
+    jsonschema.validate(manifest, manifest_schema(), cls=jsonschema.Draft202012Validator)
+
+
+def test_a_precision_that_no_delegate_runs_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(TargetError, match=r"no artifact in int16x8 .*XNNPACK"):
+        export(tmp_path / "p", target="android", precisions=["int16x8"], calibration=CALIBRATION)
 
 
 def test_the_calibration_data_are_the_evidence_where_there_are_no_others(tmp_path):

@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 
+from edgekit import hub, ort
 from edgekit.contract import TensorSpec
 from edgekit.errors import SourceError
 from edgekit.inspect import inspect
+from edgekit.litert import PRECISIONS as COMPILED
+from edgekit.litert import compile_hub
 from edgekit.ort.ort_format import to_ort_format
+from edgekit.quantize import PRECISIONS, Calibration, quantize_litert
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -149,6 +154,39 @@ def test_tflite(tensorflow_files, file, precision):
     assert found.inputs[0].shape[-1] == 64
     assert found.operators["FULLY_CONNECTED"] == 1
     assert found.precision == precision
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_precision_of_what_edgekit_writes(tmp_path, precision):
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 9, opset_import: ["" : 20]> g (float[1,3,8,8] x) => (float[1,64] y) {
+        c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) f = Flatten(r) h = MatMul(f, w) t = Tanh(h) y = MatMul(t, v) }"""
+    proto = onnx.parser.parse_model(text)
+    shapes = {"k": (16, 3, 3, 3), "w": (1024, 64), "v": (64, 64)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    model = hub.prepare(ir.from_proto(proto))
+    feeds = tuple({"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)} for _ in range(4))
+    calibration = Calibration(feeds, "npz", "here", "")
+    compiled = compile_hub(model, precision=precision if precision in COMPILED else "fp32")
+    files = {"tflite": (compiled if precision in COMPILED else quantize_litert(compiled, precision, calibration)).data}
+    if precision != "int16x8":
+        files |= {a.format: a.data for a in ort.build(model, precision, calibration=calibration) if a.inputs}
+    for format, data in files.items():
+        (tmp_path / f"m.{format}").write_bytes(data)
+        assert inspect(tmp_path / f"m.{format}").precision == precision, format
+
+
+def test_four_bits_take_half_a_byte(tmp_path):
+    table = np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
+    text = """<ir_version: 9, opset_import: ["" : 20]> g (int64[3] x) => (float[3,64] y) { y = Gather(t, x) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(table, "t"))
+    model = hub.prepare(ir.from_proto(proto))
+    (tmp_path / "m.tflite").write_bytes(compile_hub(model, precision="int4-weights").data)
+    (tmp_path / "m.onnx").write_bytes(ort.build(model, "int4-weights")[0].data)
+    for name in ("m.tflite", "m.onnx"):
+        assert inspect(tmp_path / name).weights["int4"].bytes == 3200
 
 
 def test_saved_model_without_tensorflow(tensorflow_files):

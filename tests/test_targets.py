@@ -3,6 +3,7 @@
 import pytest
 
 from edgekit.errors import TargetError
+from edgekit.quantize import PRECISIONS
 from edgekit.targets import list_targets, load_target
 
 GOOD = """
@@ -14,6 +15,11 @@ format = "tflite"
 precisions = ["int8"]
 input_layout = "nhwc"
 forbidden_operators = ["CUSTOM"]
+
+[[unsupported]]
+format = "tflite"
+precisions = ["int16x8"]
+reason = "its chip multiplies 8 bits by 8"
 
 [gates.int8]
 cosine = 0.97
@@ -51,6 +57,28 @@ def test_limits_name_the_file_and_the_operator(tmp_path):
     assert "CUSTOM 2 times" in forbidden
 
 
+def test_why_a_precision_is_not_made(tmp_path):
+    target = load_target(written(tmp_path, GOOD))
+    assert target.why_not("int16x8") == "tflite: its chip multiplies 8 bits by 8"
+    assert target.why_not("int16x8", ["onnx"]) == target.why_not("fp16") == ""
+    (problem,) = target.problems("m.tflite", "tflite", 9, {}, "int16x8")
+    assert "its chip multiplies 8 bits by 8" in problem
+    (problem,) = target.problems("m.tflite", "tflite", 9, {}, "fp16")
+    assert "tflite is made in int8" in problem
+    assert target.problems("m.tflite", "tflite", 9, {}, "int8") == []
+
+
+def test_every_precision_is_made_or_has_a_reason():
+    for target in list_targets():
+        for artifact in target.artifacts:
+            for precision in PRECISIONS:
+                assert (precision in artifact.precisions) != bool(target.why_not(precision, [artifact.format])), (
+                    f"{target.name}: {artifact.format} in {precision}"
+                )
+        made = {precision for artifact in target.artifacts for precision in artifact.precisions}
+        assert all(target.gates.of(precision) for precision in made)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [
@@ -63,6 +91,9 @@ def test_limits_name_the_file_and_the_operator(tmp_path):
         ("cosine = 0.97", "cosine = 'high'", "gates.int8.cosine must be a number"),
         ("cosine = 0.97", "cosine = nan", "finite"),
         ("[gates.int8]", "[gates.int4]", "unknown key gates.int4"),
+        ('["int16x8"]', '["int16"]', "unsupported.precisions must be a list"),
+        ('["int16x8"]', '["int8"]', "listed both in [[artifacts]] and in [[unsupported]]"),
+        ("reason =", "because =", "unknown key unsupported.because"),
         ("max_bytes = 1000", "max_bytes = 0", "limits.max_bytes must be at least 1"),
         ("max_bytes = 1000", "max_bytes = true", "limits.max_bytes must be a whole number"),
         ("[limits]", "[limits", "target.toml cannot be read"),

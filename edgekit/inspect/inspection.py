@@ -30,7 +30,7 @@ class Inspection:
         inputs, outputs: Empty where the format does not say (TorchScript has names only, a pickle nothing).
         operators: Operators (layers in a Keras file, calls in TorchScript) and how often each is written in the file.
         weights: By dtype.
-        precision: `fp32`, `fp16`, `int8`, `int8-dynamic`, another dtype's name, or `unknown`.
+        precision: One of `edgekit.quantize.PRECISIONS`, another dtype's name, or `unknown`.
         notes: What the reader could not say, or must warn of.
     """
 
@@ -73,12 +73,24 @@ def count_weights(weights: Iterable[tuple[str, int, int]]) -> dict[str, WeightCo
     return {dtype: WeightCount(*total) for dtype, total in sorted(totals.items(), key=lambda item: (-item[1][1], item[0]))}
 
 
-def name_precision(weights: Mapping[str, WeightCount], *, quantized_activations: bool = False) -> str:
-    """The precision that most weights have. Integer weights are `int8` where activations are quantized with fixed scales,
-    `int8-dynamic` where they are not. Index tables (int32, int64) are not weights."""
+def name_precision(weights: Mapping[str, WeightCount], *, activations: str | None = None, four_bits: bool | None = None) -> str:
+    """The precision that most weights have. Index tables (int32, int64) are not weights.
+
+    Args:
+        weights: By dtype.
+        activations: What integer weights are multiplied by: `int8` or `int16` with fixed scales, `dynamic` with scales that are
+            found in each run; None where they are expanded to float.
+        four_bits: Whether integer weights are in 4 bits; by default, where that is their dtype.
+    """
     kinds = [dtype for dtype in weights if dtype not in ("int32", "int64", "bool", "string")]
     if not kinds:
         return "unknown"
-    if kinds[0] in ("int8", "uint8"):
-        return "int8" if quantized_activations else "int8-dynamic"
-    return {"float32": "fp32", "float16": "fp16"}.get(kinds[0], kinds[0])
+    if kinds[0] == "int16" and activations == "int16":
+        return "int16x8"
+    if kinds[0] not in ("int8", "uint8", "int4", "uint4"):
+        return {"float32": "fp32", "float16": "fp16"}.get(kinds[0], kinds[0])
+    if activations in ("int8", "int16"):
+        return {"int8": "int8", "int16": "int16x8"}[activations]
+    if not {"int4", "uint4"}.isdisjoint(kinds) if four_bits is None else four_bits:
+        return "int4-weights"
+    return "int8-dynamic" if activations == "dynamic" else "int8-weights"

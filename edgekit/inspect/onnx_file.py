@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def read(path: Path) -> Inspection:
         outputs=tuple(_spec(value) for value in model.graph.output),
         operators=operators,
         weights=weights,
-        precision=name_precision(weights, quantized_activations="QuantizeLinear" in operators),
+        precision=name_precision(weights, activations=_activations(nodes, tensors), four_bits=_four_bits(nodes)),
         notes=tuple(notes),
     )
 
@@ -56,12 +56,34 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                     yield from _graphs(inner)
 
 
+def _activations(nodes: Sequence[onnx.NodeProto], tensors: Sequence[onnx.TensorProto]) -> str | None:
+    """What is computed on: integers of fixed scales, or of scales that are found in each run."""
+    sixteen = {tensor.name for tensor in tensors if tensor.data_type in (tensor.INT16, tensor.UINT16)}
+    steps = [node for node in nodes if node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear")]
+    if steps:
+        wide = [node for node in steps if not sixteen.isdisjoint(node.input)]
+        return "int16" if 2 * len(wide) > len(steps) else "int8"
+    return "dynamic" if any(is_dynamic(node.op_type) for node in nodes) else None
+
+
+def is_dynamic(kind: str) -> bool:
+    """Whether an operator quantizes what it is given in each run."""
+    return kind.startswith("Dynamic") or "Integer" in kind or kind == "QAttention"
+
+
+def _four_bits(nodes: Sequence[onnx.NodeProto]) -> bool | None:
+    """MatMulNBits keeps two of its weights in each byte."""
+    bits = [a.i for node in nodes if node.op_type == "MatMulNBits" for a in node.attribute if a.name == "bits"]
+    return 4 in bits if bits else None
+
+
 def _weight(tensor: onnx.TensorProto) -> tuple[str, int, int]:
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     elements = math.prod(tensor.dims)
-    return ("string" if dtype.hasobject else str(dtype)), elements, elements * dtype.itemsize
+    size = (elements + 1) // 2 if str(dtype) in ("int4", "uint4") else elements * dtype.itemsize
+    return ("string" if dtype.hasobject else str(dtype)), elements, size
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

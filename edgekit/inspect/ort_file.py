@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgekit.contract import TensorSpec
 from edgekit.inspect.inspection import Inspection, count_operators, count_weights, name_precision
+from edgekit.inspect.onnx_file import is_dynamic
 from edgekit.ort.tools import ort_format_model
 
 
@@ -39,9 +40,16 @@ def read(path: Path) -> Inspection:
         outputs=tuple(_spec(name, values[name]) for name in outputs),
         operators=operators,
         weights=weights,
-        precision=name_precision(weights, quantized_activations=any("QuantizeLinear" in o or "QLinear" in o for o in operators)),
+        precision=name_precision(weights, activations=_activations(operators)),
         notes=(f"ORT format version {_text(session.OrtVersion())}",),
     )
+
+
+def _activations(operators: Iterable[str]) -> str | None:
+    kinds = [name.rpartition(":")[2] for name in operators]
+    if any(kind == "QuantizeLinear" or kind.startswith(("QLinear", "QGemm")) for kind in kinds):
+        return "int8"
+    return "dynamic" if any(map(is_dynamic, kinds)) else None
 
 
 def _graphs(graph: Any) -> Iterator[Any]:

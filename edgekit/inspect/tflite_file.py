@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ def read(path: Path) -> Inspection:
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     graphs = model.subgraphs
     weights = count_weights(_weight(t) for g in graphs for t in g.tensors if _has_data(model, t))
-    quantized = any(_is_integer_activation(model, t) for t in graphs[0].tensors)
     return Inspection(
         file=path.name,
         format="tflite",
@@ -30,7 +30,7 @@ def read(path: Path) -> Inspection:
         outputs=_specs(model, "outputs"),
         operators=count_operators(operator_name(model, o) for g in graphs for o in g.operators),
         weights=weights,
-        precision=name_precision(weights, quantized_activations=quantized),
+        precision=name_precision(weights, activations=_activations(model)),
         notes=(f"schema version {model.version}", f"{len(graphs)} subgraph{'s' if len(graphs) > 1 else ''}"),
     )
 
@@ -62,10 +62,30 @@ def _has_data(model: Any, tensor: Any) -> bool:
     return tensor.buffer > 0 and ((buffer.data is not None and len(buffer.data) > 0) or (buffer.offset or 0) > 1)
 
 
-def _is_integer_activation(model: Any, tensor: Any) -> bool:
+def _activations(model: Any) -> str | None:
+    """What is computed on: most of the integers with a fixed scale, or floats that are made integers where weights are."""
+    fixed = Counter(
+        _dtype(tensor.type).removeprefix("u") for g in model.subgraphs for tensor in g.tensors if _is_activation(model, tensor)
+    )
+    if fixed:
+        return max(("int8", "int16"), key=lambda dtype: fixed[dtype])
+    return "dynamic" if any(_is_dynamic(model, g, o) for g in model.subgraphs for o in g.operators) else None
+
+
+def _is_activation(model: Any, tensor: Any) -> bool:
     quantization = tensor.quantization
     scaled = quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
     return scaled and _dtype(tensor.type) in ("int8", "uint8", "int16") and not _has_data(model, tensor)
+
+
+def _is_dynamic(model: Any, graph: Any, operator: Any) -> bool:
+    """Whether it multiplies a float operand by integer weights."""
+    if operator_name(model, operator) not in _PRODUCTS:
+        return False
+    tensors = [graph.tensors[i] for i in operator.inputs if i >= 0]
+    return _dtype(tensors[0].type) == "float32" and any(
+        _has_data(model, tensor) and _dtype(tensor.type) in ("int8", "uint8", "int4") for tensor in tensors
+    )
 
 
 def _weight(tensor: Any) -> tuple[str, int, int]:
@@ -95,6 +115,11 @@ def _operator_names() -> dict[int, str]:
 
     return {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 
+
+_PRODUCTS = frozenset(
+    "BATCH_MATMUL BIDIRECTIONAL_SEQUENCE_LSTM CONV_2D CONV_3D DEPTHWISE_CONV_2D FULLY_CONNECTED RNN SVDF TRANSPOSE_CONV "
+    "UNIDIRECTIONAL_SEQUENCE_LSTM".split()
+)
 
 _BITS = {
     "float64": 64,

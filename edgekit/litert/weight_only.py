@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from edgekit.errors import QuantizeError
+from edgekit.hub.quantized import KEPT
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
 from edgekit.litert.stored_integers import CHANNELS, is_smaller, store_integers
 from edgekit.quantize.stored import in_blocks, packed, per_channel
@@ -32,11 +33,14 @@ _WEIGHTED = frozenset("BATCH_MATMUL BIDIRECTIONAL_SEQUENCE_LSTM CONV_3D GATHER U
 def store_weights(graph: Graph, precision: str) -> list[str]:
     """Apply it to this graph and its subgraphs, in place. Returns notes on what is in 4 bits and what stays float32.
 
+    A graph that computes on integers already, because the model does, stays as it is.
+
     Raises:
         QuantizeError: There are no weights to store so.
     """
+    if any(tensor.quantization is not None for part in graph.with_subgraphs() for op in part.operators for tensor in op.outputs):
+        return [KEPT]
     four_bits: Counter[str] = Counter()
-    before = _weights(graph)
     for part in graph.with_subgraphs():
         operators: list[Operator] = []
         tables: dict[Tensor, Tensor] = {}
@@ -54,13 +58,16 @@ def store_weights(graph: Graph, precision: str) -> list[str]:
             operators.append(op)
         part.operators = operators
     store_integers(graph, rounded=True)
-    left = _weights(graph)
-    if left == before:
+    held = (
+        t for part in graph.with_subgraphs() for op in part.operators for t in op.inputs if t is not None and t.data is not None
+    )
+    if all(tensor.quantization is None and tensor.block_scales is None for tensor in held):
         raise QuantizeError(
             "there is nothing to store in fewer bits: the model has no weights of convolutions, dense layers or embeddings",
             where=f"precision {precision}",
             fix="leave this precision out",
         )
+    left = _weights(graph)
     notes = [f"in 4 bits: {_listed(four_bits)}; other weights in 8"] if +four_bits else []
     return notes + ([f"weights in float: {_listed(left)}"] if left else [])
 

@@ -150,12 +150,22 @@ def _running(work: _Work) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _quantized(work: _Work, by_name: Mapping[str, str], ranges: Mapping[str, Any]) -> bytes:
-    ranges = dict(ranges)
-    for name in wide(work.parts, by_name) & ranges.keys():
-        found = ranges[name]
-        ranges[name] = {**found, **{end: found[end] * _HEADROOM for end in ("min", "max") if end in found}}
+    in_16_bits = wide(work.parts, by_name)
+    ranges = {name: _range(found, work.given.get(name), name in in_16_bits) for name, found in ranges.items()}
     made = _quantizer(work, by_name).quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
     return bytes(made.quantized_model)
+
+
+def _range(found: Mapping[str, Any], given: tuple[float, float] | None, in_16_bits: bool) -> Mapping[str, Any]:
+    """What is given goes over what was measured; 16 bits need no narrow range, and take the wider of both."""
+    if not {"min", "max"} <= found.keys():
+        return found
+    low, high = found["min"], found["max"]
+    if given is not None:
+        low, high = (np.full(np.shape(low), end, np.float32) for end in given)
+    if in_16_bits:
+        low, high = np.minimum(low, found["min"]) * _HEADROOM, np.maximum(high, found["max"]) * _HEADROOM
+    return {**found, "min": low, "max": high}
 
 
 def _quantizer(work: _Work, by_name: Mapping[str, str]) -> Any:
@@ -184,20 +194,11 @@ def _quantizer(work: _Work, by_name: Mapping[str, str]) -> Any:
 
 
 def _ranges(work: _Work) -> dict[str, Any]:
-    """Smallest and largest value of each tensor over all samples, or what was given for it.
+    """Smallest and largest value of each tensor over all samples.
 
     The interpreter's profiler tracks them while it runs, several times faster than copying out every tensor, and gives the
     same numbers. What it does not see (tensors inside control flow) needs the slow way: one sample tells whether there is any.
     """
-    ranges = _measured(work)
-    for name, (low, high) in work.given.items():
-        if {"min", "max"} <= ranges.get(name, {}).keys():
-            shape = np.shape(ranges[name]["min"])
-            ranges[name] = {**ranges[name], "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
-    return ranges
-
-
-def _measured(work: _Work) -> dict[str, Any]:
     from ai_edge_quantizer.calibrator import CalibrationMode
 
     recipe = _quantizer(work, precisions(work.parts, work.precision, work.recipe)).get_quantization_recipe()

@@ -1,10 +1,10 @@
-"""The four precisions of an artifact, and what other tools call them."""
+"""The precisions of an artifact, and what other tools call them."""
 
 from __future__ import annotations
 
 from edgekit.errors import InputError
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-dynamic", "int16x8", "int8-weights", "int4-weights")
 AUTO = "auto"
 """int8 but for what an accuracy budget needs in float: asked for like a precision, found by a search."""
 
@@ -40,25 +40,43 @@ _ALIASES = {
         "w8a32",
         "w8dynamic",
     ),
+    "int16x8": ("int16", "i16", "w8a16", "a16w8", "16x8", "int8x16", "staticwi8ai16", "wi8ai16", "int16activations"),
+    "int8-weights": (
+        "int8weight",
+        "int8weightonly",
+        "w8",
+        "w8afp32",
+        "w8only",
+        "weightint8",
+        "weightonly",
+        "weightonly8",
+        "weightonlyint8",
+        "weightonlywi8afp32",
+        "wo8",
+    ),
+    "int4-weights": (
+        "int4",
+        "int4weight",
+        "int4weightonly",
+        "dynamicwi4afp32",
+        "dynamicwi4b32afp32",
+        "q4",
+        "w4",
+        "w4a16",
+        "w4a32",
+        "w4a8",
+        "w4afp32",
+        "w4only",
+        "weightint4",
+        "weightonly4",
+        "weightonlyint4",
+        "weightonlywi4afp32",
+        "wo4",
+    ),
 }
 
-# Spellings that mean something else than any of the four, each with the reason that is told.
-_WEIGHT_ONLY = "weight-only quantization stores int8 weights and computes in float: it makes the file smaller, not faster"
-_REFUSED = {
-    "w8": _WEIGHT_ONLY,
-    "w8a16": "8-bit weights with 16-bit activations are not written by edgekit",
-    "weightonly": _WEIGHT_ONLY,
-    "weightonlyint8": _WEIGHT_ONLY,
-    "int8weightonly": _WEIGHT_ONLY,
-    "weightonlywi8afp32": _WEIGHT_ONLY,
-    "w8afp32": _WEIGHT_ONLY,
-    "staticwi8ai16": "8-bit weights with 16-bit activations are not written by edgekit",
-    "int16": "16-bit activations are not written by edgekit",
-    "int4": "4-bit weights are not written by edgekit",
-    "w4a16": "4-bit weights are not written by edgekit",
-    "bf16": "bfloat16 has no kernels in the mobile runtimes",
-    "bfloat16": "bfloat16 has no kernels in the mobile runtimes",
-}
+# Spellings that mean something else than any of them, each with the reason that is told.
+_REFUSED = dict.fromkeys(("bf16", "bfloat16"), "bfloat16 has no kernels in the mobile runtimes")
 
 
 def parse_precision(text: str) -> str:
@@ -78,10 +96,8 @@ def parse_precision(text: str) -> str:
             return precision
     choices = ", ".join(PRECISIONS)
     if key in _REFUSED:
-        fix = f"use one of {choices}"
-        if _REFUSED[key] is _WEIGHT_ONLY:
-            fix = "use int8-dynamic (int8 weights, integer arithmetic, no calibration data) or int8 (with --calibration)"
-        raise InputError(f"{text!r} is not a precision of edgekit: {_REFUSED[key]}", where="--precision", fix=fix)
+        what = f"{text!r} is not a precision of edgekit: {_REFUSED[key]}"
+        raise InputError(what, where="--precision", fix=f"use one of {choices}")
     raise InputError(f"{text!r} is not a precision", where="--precision", fix=f"use one of {choices}")
 
 
