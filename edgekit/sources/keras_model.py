@@ -22,6 +22,7 @@ from edgekit.sources.quiet import silent
 from edgekit.sources.shapes import Declared, resolve_inputs
 from edgekit.sources.source import Source, describe_outputs, distinct_names, first_line
 from edgekit.sources.tensorflow_graph import convert_function, import_tensorflow
+from edgekit.sources.tensorflow_weights import is_large
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -71,8 +72,16 @@ def keras_source(model: Any, spec: str, sha256: str, *, inputs: Sequence[TensorS
     def convert() -> onnx_ir.Model:
         from edgekit.sources.keras_recurrent import recurrent_operators
 
+        large = [variable for variable in model.variables if is_large(variable)]
+
+        def call_with(*tensors: Any) -> list[Any]:
+            with keras.StatelessScope(state_mapping=list(zip(large, tensors[len(fixed) :], strict=True))):
+                return call(*tensors[: len(fixed)])
+
         with recurrent_operators(model, spec) as handlers:
-            return convert_function(call, fixed, outputs, spec, handlers)
+            return convert_function(
+                call_with, fixed, outputs, spec, handlers, [keras.ops.convert_to_numpy(variable) for variable in large]
+            )
 
     outputs = describe_outputs(reference, fixed, spec)
     return Source("keras", spec, sha256, fixed, outputs, reference, convert)

@@ -20,6 +20,7 @@ from edgekit.errors import MissingExtra, SourceError
 from edgekit.sources.quiet import silent
 from edgekit.sources.source import first_line
 from edgekit.sources.tensorflow_fake_quant import put_back, take_out
+from edgekit.sources.tensorflow_weights import put_weights_back, take_weights_out
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -60,18 +61,21 @@ def convert_function(
     outputs: Sequence[TensorSpec],
     path: str,
     handlers: Mapping[str, tuple[Callable[..., Any], list[str]]] | None = None,
+    weights: Sequence[np.ndarray] = (),
 ) -> onnx_ir.Model:
     """Trace `call` and convert it.
 
     Args:
-        call: Takes the tensors in the order of `inputs`, gives a list in the order of `outputs`.
+        call: Takes the tensors in the order of `inputs`, then those of `weights`, gives a list in the order of `outputs`.
         handlers: How tf2onnx writes operators of our own, by TensorFlow operator name.
+        weights: Of float32; variables that `call` has to itself are constants as well, but TensorFlow copies them often.
 
     Raises:
         SourceError: tf2onnx cannot express an operator of the model.
     """
     tensorflow = import_tensorflow()
     specs = signature(inputs)
+    specs += [tensorflow.TensorSpec(array.shape, array.dtype, name=f"weights_{i}") for i, array in enumerate(weights)]
     with silent(), tensorflow.device("/CPU:0"):
         try:
             # An Identity of its own for each output: two outputs may be one tensor, or an input.
@@ -79,9 +83,11 @@ def convert_function(
                 lambda *tensors: [tensorflow.identity(output) for output in call(*tensors)], input_signature=specs
             ).get_concrete_function()
             graph = _freeze(tensorflow, function)
-            weights = take_out(tensorflow, graph)
-            proto = _tf2onnx(graph, function, inputs, outputs, handlers, list(weights))
-            put_back(proto, weights)
+            further = [tensor.op.name for tensor in function.inputs[len(inputs) : len(specs)]]
+            taken = take_weights_out(tensorflow, graph, dict(zip(further, weights, strict=True)))
+            quantized = take_out(tensorflow, graph)
+            proto = _tf2onnx(graph, function, inputs, outputs, handlers, [*taken, *quantized])
+            put_back(proto, quantized)
             _name_constants(proto.graph)
         except (SourceError, MissingExtra):
             raise
@@ -94,7 +100,9 @@ def convert_function(
     _refuse_foreign_operators(proto, path)
     import onnx_ir
 
-    return onnx_ir.from_proto(proto)
+    model = onnx_ir.from_proto(proto)
+    put_weights_back(model, taken)
+    return model
 
 
 def _freeze(tensorflow: Any, function: Any) -> Any:

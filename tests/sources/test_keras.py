@@ -20,6 +20,7 @@ import pytest
 from edgekit.contract import TensorSpec
 from edgekit.errors import InputError, SourceError, UntrustedSource
 from edgekit.sources import Source, open_source
+from edgekit.sources.keras_model import keras_source
 from tests.sources.parity import operators, worst_error
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -122,6 +123,71 @@ print(hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest())
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
         digests.add(done.stdout.split()[-1])
     assert len(digests) == 1
+
+
+LARGE: dict[str, Callable[[], Any]] = {
+    "convolutions": lambda: stack(
+        layers.Conv2D(64, 3), layers.SeparableConv2D(128, 3), layers.Conv2DTranspose(32, 3), layers.Flatten(), layers.Dense(64),
+        shape=(8, 8, 64),
+    ),
+    "grouped": lambda: stack(layers.Conv2D(256, 3, groups=2), shape=(4, 4, 256)),
+    "recurrent": lambda: stack(layers.LSTM(128, return_sequences=True), layers.GRU(64), shape=(4, 128)),
+    "tokens": lambda: stack(layers.Embedding(300, 128), layers.Dense(256), layers.Dense(4), shape=(6,), dtype="int32"),
+    "attention": lambda: _attention(),
+    "one layer twice": lambda: _twice(),
+}  # fmt: skip
+
+
+def _attention() -> Any:
+    x = keras.Input((5, 128), name="x")
+    return keras.Model(x, layers.MultiHeadAttention(4, 64)(x, x))
+
+
+def _twice() -> Any:
+    """Its weights multiply, and are added."""
+
+    class Tied(layers.Layer):  # type: ignore[misc, name-defined]
+        def build(self, shape: Any) -> None:
+            self.kernel = self.add_weight(shape=(shape[-1], shape[-1]), name="kernel")
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.matmul(x, self.kernel) + keras.ops.sum(self.kernel, axis=0)
+
+    x = keras.Input((160,), name="x")
+    tied, dense = Tied(), layers.Dense(160)
+    return keras.Model(x, dense(tied(dense(x))))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_weights(name: str) -> None:
+    source = keras_source(LARGE[name](), "net", "")
+    assert worst_error(source) <= 1e-5
+    assert [value.name for value in source.to_onnx().graph.inputs] == [spec.name for spec in source.inputs]
+
+
+def test_large_weights_of_a_saved_model(tmp_path: Path) -> None:
+    stack(layers.Conv2D(128, 3), layers.Flatten(), layers.Dense(64), shape=(6, 6, 64)).export(tmp_path / "net", verbose=False)
+    source = open_source(str(tmp_path / "net"))
+    assert worst_error(source) <= 1e-5
+    assert len(source.to_onnx().graph.inputs) == 1
+
+
+def test_conversion_takes_little_more_memory_than_the_weights() -> None:
+    """TensorFlow and tf2onnx would copy these 64 MB a dozen times."""
+    program = """
+import resource
+import keras
+from edgekit.sources.keras_model import keras_source
+x = keras.Input((4096,), name="x")
+source = keras_source(keras.Model(x, keras.layers.Dense(4096)(x)), "net", "")
+small = keras.Input((8,), name="x")
+keras_source(keras.Model(small, keras.layers.Dense(4)(small)), "net", "").to_onnx()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = source.to_onnx()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / (4096 * 4096 * 4 / 1024))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1]) < 3
 
 
 # What each recurrent layer becomes; without an ONNX operator for it, its steps one after the other.
