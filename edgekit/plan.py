@@ -12,6 +12,9 @@ from edgekit.sources.onnx_file import is_quantized_file
 from edgekit.targets import Target
 from edgekit.verify.gates import Override
 
+# The precisions of fixed ranges.
+_MEASURED = frozenset(("int8", "int16x8", AUTO))
+
 
 @dataclass(frozen=True)
 class Build:
@@ -45,7 +48,7 @@ class Plan:
     @property
     def quantizes(self) -> bool:
         """Whether anything gets fixed ranges."""
-        return not {"int8", "int16x8", AUTO}.isdisjoint(self.precisions)
+        return not _MEASURED.isdisjoint(self.precisions)
 
     def held_to(self, found: Found) -> Plan:
         """With a gate on `auto` that says what its budget says; gates that the user set count over it."""
@@ -69,12 +72,13 @@ def make_plan(
     """
     wanted = tuple(dict.fromkeys(parse_precision(p) for p in precisions)) if precisions else target.precisions
     notes: tuple[str, ...] = ()
-    if calibration is None and not {"int8", "int16x8", AUTO}.isdisjoint(wanted) and not is_quantized_file(source):
-        what = "int8 needs calibration data: real inputs from which the ranges of all values are measured"
+    measured = [p for p in wanted if p in _MEASURED]
+    if calibration is None and measured and not is_quantized_file(source):
+        what = f"{measured[0]} needs calibration data: real inputs from which the ranges of all values are measured"
         if precisions:
             fix = "pass --calibration with a folder of pictures, a .npy or .npz file, or file.py:function"
-            raise QuantizeError(what, where="--precision int8", fix=fix)
-        wanted = tuple(p for p in wanted if p != "int8")
+            raise QuantizeError(what, where=f"--precision {measured[0]}", fix=fix)
+        wanted = tuple(p for p in wanted if p not in measured)
         notes = (f"left out: {what}, and --calibration was not given",)
     for format in formats or ():
         if format not in target.formats:

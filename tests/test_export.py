@@ -175,9 +175,10 @@ def test_random_inputs_never_read_as_a_pass(tmp_path):
     assert edgekit.verify(package.path).verdict == "unverified"
 
 
-def test_int8_without_calibration_data_is_an_error_where_it_was_asked_for(tmp_path):
-    with pytest.raises(QuantizeError) as error:
-        export(tmp_path / "p", precisions=["w8a8"])
+@pytest.mark.parametrize(("spelling", "name"), [("w8a8", "int8"), ("w8a16", "int16x8")])
+def test_fixed_ranges_without_calibration_data_are_an_error_where_they_were_asked_for(tmp_path, spelling, name):
+    with pytest.raises(QuantizeError, match=f"{name} needs calibration data") as error:
+        export(tmp_path / "p", precisions=[spelling])
     assert "--calibration" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
