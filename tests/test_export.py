@@ -234,21 +234,43 @@ def test_int8_of_a_quantized_model_is_made_without_being_asked_for(quantized_dig
 
 
 def test_weights_alone_and_sixteen_bits(tmp_path):
-    names = ["int16x8", "int8-weights", "int4-weights"]
-    package = export(tmp_path / "p", precisions=names, calibration=CALIBRATION)
+    package = export(tmp_path / "p", precisions=["int16x8", "int8-weights"], calibration=CALIBRATION)
     assert package.verdict == "pass"
     assert [a.file for a in package.artifacts] == [
         "model_int16x8.tflite",
         "model_int8-weights.tflite",
         "model_int8-weights.onnx",
-        "model_int4-weights.tflite",
-        "model_int4-weights.onnx",
     ]
     worst = {v.file: v.worst("cosine") for v in package.verification.artifacts}
     assert worst["model_int16x8.tflite"] > 0.999
     assert worst["model_int8-weights.tflite"] == pytest.approx(worst["model_int8-weights.onnx"], abs=1e-6)
     manifest = json.loads((package.path / "edgekit.json").read_text())
     jsonschema.validate(manifest, manifest_schema(), cls=jsonschema.Draft202012Validator)
+
+
+def test_four_bits_of_a_network_of_words(tmp_path):
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 9, opset_import: ["" : 20]> g (int64[1,12] ids) => (float[1,12,64] y) {
+        e = Gather(t, ids) h = MatMul(e, w) a = Tanh(h) y = MatMul(a, v) }"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in {"t": (500, 64), "w": (64, 128), "v": (128, 64)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32) / 8, name))
+    onnx.save(model, tmp_path / "words.onnx")
+    np.savez(tmp_path / "ids.npz", ids=rng.integers(0, 500, (8, 12)))
+    package = edgekit.export(
+        tmp_path / "words.onnx", "linux", output=tmp_path / "p", data=str(tmp_path / "ids.npz"), precisions=["int4-weights"]
+    )
+    assert package.verdict == "pass"
+    assert [(a.file, a.bytes < 35_000) for a in package.artifacts] == [
+        ("model_int4-weights.tflite", True),
+        ("model_int4-weights.onnx", True),
+    ]
+
+
+def test_a_precision_that_would_change_nothing_is_refused(tmp_path):
+    with pytest.raises(QuantizeError, match="nothing to store in 4 bits"):
+        export(tmp_path / "p", precisions=["int4-weights"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_precision_that_no_delegate_runs_is_refused_with_the_reason(tmp_path):

@@ -18,11 +18,10 @@ from collections import Counter
 import ml_dtypes
 import numpy as np
 
-from edgekit.errors import QuantizeError
 from edgekit.hub.quantized import KEPT
 from edgekit.litert.graph import Graph, Operator, Quantization, Tensor
 from edgekit.litert.stored_integers import CHANNELS, is_smaller, store_integers
-from edgekit.quantize.stored import in_blocks, packed, per_channel
+from edgekit.quantize.stored import in_blocks, nothing_to_store, packed, per_channel
 
 INT4 = np.dtype(ml_dtypes.int4)
 INT32 = np.dtype(np.int32)
@@ -58,15 +57,9 @@ def store_weights(graph: Graph, precision: str) -> list[str]:
             operators.append(op)
         part.operators = operators
     store_integers(graph, rounded=True)
-    held = (
-        t for part in graph.with_subgraphs() for op in part.operators for t in op.inputs if t is not None and t.data is not None
-    )
-    if all(tensor.quantization is None and tensor.block_scales is None for tensor in held):
-        raise QuantizeError(
-            "there is nothing to store in fewer bits: the model has no weights of convolutions, dense layers or embeddings",
-            where=f"precision {precision}",
-            fix="leave this precision out",
-        )
+    constants = {t for part in graph.with_subgraphs() for op in part.operators for t in op.inputs if t is not None}
+    if not any(t.block_scales is not None or (precision == "int8-weights" and t.quantization is not None) for t in constants):
+        raise nothing_to_store(precision)
     left = _weights(graph)
     notes = [f"in 4 bits: {_listed(four_bits)}; other weights in 8"] if +four_bits else []
     return notes + ([f"weights in float: {_listed(left)}"] if left else [])

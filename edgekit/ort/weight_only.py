@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import QuantizeError
 from edgekit.ort.model import clean
-from edgekit.quantize.stored import BLOCK, in_blocks, is_worthwhile, packed, per_channel
+from edgekit.quantize.stored import BLOCK, in_blocks, is_worthwhile, nothing_to_store, packed, per_channel
 
 if TYPE_CHECKING:
     import onnx
@@ -48,12 +47,8 @@ def to_stored_weights(model: onnx.ModelProto, precision: str) -> tuple[bytes, li
     """
     work = _Work(model, precision)
     nodes = [made for node in model.graph.node for made in work.rewritten(node)]
-    if not work.stored:
-        raise QuantizeError(
-            "there is nothing to store in fewer bits: the model has no weights of convolutions, dense layers or embeddings",
-            where=f"precision {precision}",
-            fix="leave this precision out",
-        )
+    if not (work.four_bits if precision == "int4-weights" else work.stored):
+        raise nothing_to_store(precision)
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)

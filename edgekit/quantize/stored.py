@@ -10,8 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgekit.errors import QuantizeError
+
 BLOCK = 32
 """Weights that share a scale in 4 bits: what XNNPACK, LiteRT's own kernels and onnxruntime's MatMulNBits all take."""
+LEAST_MATRIX = 4096
+"""Weights of a matrix in 4 bits. A smaller one saves less than 2 kB, and its errors count in full: the 640 of ResNet-56's last
+layer would make its error five times as large."""
 TOO_COARSE = 0.05
 """Squared error over squared size of a matrix that 4 bits do not suit. Normally distributed weights have 0.008."""
 
@@ -54,12 +59,28 @@ def in_blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         Integers from -8 to 7 (int8, in the form of `rows`), and scales (float32, rows x blocks). Of each block, the scale is
         the one of least squared error. Scales are positive numbers of 8 binary digits: XNNPACK keeps no more of them.
     """
-    if rows.shape[1] % BLOCK or not np.isfinite(rows).all():
+    if rows.shape[1] % BLOCK or rows.size < LEAST_MATRIX or not np.isfinite(rows).all():
         return None
     parts = [_in_blocks(rows[begin : begin + _ROWS]) for begin in range(0, len(rows), _ROWS)]
     if sum(error for _, _, error in parts) > TOO_COARSE * sum(np.square(part, dtype=np.float64).sum() for part in rows):
         return None
     return np.concatenate([integers for integers, _, _ in parts]), np.concatenate([scales for _, scales, _ in parts])
+
+
+def nothing_to_store(precision: str) -> QuantizeError:
+    """For a model without weights that the precision stores in fewer bits."""
+    if precision == "int4-weights":
+        what = "dense layer or embedding of 4,096 weights or more, the inputs of each sum a multiple of 32"
+        return QuantizeError(
+            f"there is nothing to store in 4 bits: the model has no {what}",
+            where=f"precision {precision}",
+            fix="use int8-weights, which takes convolutions and small layers as well",
+        )
+    return QuantizeError(
+        "there is nothing to store in 8 bits: the model has no weights of convolutions, dense layers or embeddings worth it",
+        where=f"precision {precision}",
+        fix="leave this precision out",
+    )
 
 
 def packed(integers: np.ndarray) -> np.ndarray:
