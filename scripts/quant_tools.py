@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -275,7 +276,8 @@ def _onnx2tf(work: Work, folder: Path) -> bool:
     call = [python, "-m", "onnx2tf", "-i", work.exported, "-o", folder, "-n", "-tb", "tf_converter", "-osd"]
     done = subprocess.run([str(word) for word in call], capture_output=True, text=True)
     if done.returncode or not (folder / "saved_model.pb").exists():
-        raise Unable("onnx2tf: " + ([line for line in done.stderr.splitlines() if line.strip()] or ["no SavedModel"])[-1].strip())
+        lines = [line.strip() for line in done.stderr.splitlines() if re.match(r"\w*(Error|ERROR)\b", line.strip())]
+        raise Unable(f"onnx2tf: {(lines or ['no SavedModel'])[-1]}")
     return len(work.inputs[0].shape) > 2
 
 
