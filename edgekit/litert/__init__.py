@@ -63,7 +63,7 @@ def compile(
         shapes: Shapes for inputs that have dynamic dimensions, by name.
         input_layout, output_layout: `keep` keeps the ONNX shapes exactly. `nhwc` and `nchw` hold images and feature maps (what
             convolutions and poolings see) channels-last or channels-first and keep everything else.
-        precision: `fp32`, or `fp16` for weights in half precision.
+        precision: `fp32`, or for smaller weights `fp16`, `int8-weights` or `int4-weights`.
 
     Returns:
         The bytes of the file, with the signature `serving_default` and the ONNX names.

@@ -33,7 +33,7 @@ def build(
 
     Every artifact has the hub's inputs and outputs: same names, same shapes, same dtypes (float32 also for fp16 and int8).
     Each has been loaded by onnxruntime. The same hub and the same data give the same bytes. A hub that is quantized already keeps
-    its integers in int8 and int8-dynamic, needs no calibration, and a note says so.
+    its integers in all integer precisions, needs no calibration, and a note says so.
 
     Args:
         hub: The graph that `edgekit.hub.prepare` gives. It is not changed.
@@ -46,8 +46,8 @@ def build(
         probes: Inputs on which `fp16` looks for values that float16 is too short for. A few are enough.
 
     Returns:
-        `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16), and for the latter an artifact of the format
-        `ort-config`: a text file, `model_<precision>.required_operators.config`, which is nothing to load or run.
+        `model_<precision>.onnx`, `model_<precision>.ort` (not for fp16 and weights alone), and for the latter an artifact of
+        the format `ort-config`: a text file, `model_<precision>.required_operators.config`, which is nothing to load or run.
 
     Raises:
         QuantizeError: int8 of a float model without calibration data, or a model that cannot be quantized.
