@@ -1,6 +1,6 @@
 """The hub graph made ready for int8: once, for both runtimes.
 
-    equalize channels → absorb biases → calibrate → round weights → correct the biases
+    equalize channels → absorb biases → calibrate → layer by layer: round the weights, correct the bias
 
 All of it is textbook post-training quantization (Nagel et al. 2021, "A White Paper on Neural Network Quantization") and needs no
 training. Equalization and narrower ranges help some networks and harm others (docs/precisions.md has the figures): they are taken
@@ -10,7 +10,7 @@ only where they help on samples that they have not seen. What each step gained t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from edgekit.contract import Feeds
     from edgekit.quantize.observe import Observed
     from edgekit.quantize.statistics import Channels
-    from edgekit.quantize.weights import Layer
 
 # Statistics of channels and of sums are made from this many samples, ranges from all that the recipe takes.
 SAMPLES = 48
@@ -57,7 +56,8 @@ class Conditioned:
 
     Args:
         hub: The graph to build from.
-        exact: The same graph before its weights and biases were rounded, for layers that stay in float.
+        exact: The same graph before its weights and biases were rounded.
+        rounded: Rounds `exact` anew, but for the layers that make these values.
         ranges: Smallest and largest value to represent, by value name: of every value that has a range.
         notes: What was done, for the report.
         gains: What each step brought; empty where there were too few samples to tell.
@@ -65,6 +65,7 @@ class Conditioned:
 
     hub: ir.Model
     exact: ir.Model
+    rounded: Callable[[Container[str]], ir.Model]
     ranges: Ranges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
@@ -76,10 +77,10 @@ class Conditioned:
 
     def graph(self, recipe: Recipe) -> ir.Model:
         """The graph to build from with what this recipe keeps out of int8."""
-        from edgekit.quantize.layers import kept_values, with_exact_layers
+        from edgekit.quantize.layers import kept_values
 
         kept = kept_values(self.hub, recipe)
-        return with_exact_layers(self.hub, self.exact, kept) if kept else self.hub
+        return self.rounded(kept) if kept else self.hub
 
 
 def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = None, tell: Tell | None = None) -> Conditioned:
@@ -98,7 +99,9 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     recipe = recipe or Recipe()
     tell = tell or _silent
     if not _has_layers(hub):
-        return Conditioned(hub, hub, _ranges(_observed(hub, calibration, recipe, tell), recipe.ranges, plain=True))
+        return Conditioned(
+            hub, hub, lambda kept: hub, _ranges(_observed(hub, calibration, recipe, tell), recipe.ranges, plain=True)
+        )
     few = calibration.subset(min(recipe.samples, SAMPLES))
     # Not every fourth: neighbours are often alike (crops of one picture, frames of one film).
     parts = len(few) * 3 // 4 if len(few) >= LEAST_TO_CHOOSE else len(few)
@@ -116,7 +119,11 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     if len(built) > 1:
         method, (ranges, result) = min(built.items(), key=lambda item: trials.error(item[1][1], item[1][0]))
     gains = _gains(hub, measured, ranges, trials, recipe, result) if trials.feeds else ()
-    return Conditioned(result, measured.model, ranges, (_told(measured, method, recipe),), gains)
+
+    def rounded(kept: Container[str]) -> ir.Model:
+        return measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases, kept=kept)
+
+    return Conditioned(result, measured.model, rounded, ranges, (_told(measured, method, recipe),), gains)
 
 
 def _methods(recipe: Recipe, trials: _Trials) -> tuple[str, ...]:
@@ -246,50 +253,18 @@ class _Measured:
     absorbed: int
 
     @cached_property
-    def kernels(self) -> dict[str, np.ndarray]:
-        """The weights of each layer on their steps, by what they are multiplied with, by the name of the layer's result."""
-        from edgekit.quantize.rounding import covariances, round_by_covariance
-        from edgekit.quantize.weights import rounded
-
-        layers = _layers(self.model)
-        seen = covariances(self.proto, self.feeds, layers)
-        return {
-            found.makes: round_by_covariance(found, seen[found.makes]) if found.makes in seen else rounded(found.kernel)
-            for found in layers
-        }
-
-    @cached_property
     def observed(self) -> Mapping[str, Observed]:
         """What its values are like on these feeds."""
         from edgekit.quantize.observe import observe
 
         return observe(self.proto, self.feeds)
 
-    def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool) -> ir.Model:
-        """A copy with all weights on their steps, and biases that make up for the mean error of each layer.
+    def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool, kept: Container[str] = ()) -> ir.Model:
+        """A copy with all weights on their steps, and biases that make up for it."""
+        from edgekit.quantize.walk import affordable, round_layers
 
-        That is the rounded weights times the mean of the rounded input, less the same without rounding. Layers without a bias
-        of their own keep that error. Paddings are taken to hold the mean as well.
-        """
-        from edgekit.quantize.statistics import rounded_means
-        from edgekit.quantize.weights import rounded
-
-        result = self.model.clone()
-        layers = _layers(result)
-        means = rounded_means(self.proto, self.feeds, ranges, {found.takes for found in layers}) if corrected else {}
-        for found in layers:
-            kernel = self.kernels[found.makes] if learned else rounded(found.kernel)
-            if found.bias is not None and found.takes in means:
-                exact = found.kernel * found.per_input(self.statistics[found.takes].mean)
-                found.store_bias(found.bias - (kernel * found.per_input(means[found.takes]) - exact).sum((1, 2)))
-            found.store(kernel)
-        return result
-
-
-def _layers(model: ir.Model) -> list[Layer]:
-    from edgekit.quantize.weights import layer
-
-    return [found for node in model.graph if (found := layer(node)) is not None]
+        feeds = affordable(self.proto, self.feeds)
+        return round_layers(self.model, ranges, feeds, learned=learned, corrected=corrected, kept=kept)
 
 
 def _measured(hub: ir.Model, feeds: Sequence[Feeds], way: str, absorb: bool) -> _Measured:

@@ -1,13 +1,10 @@
-"""Which nodes a recipe keeps out of int8, and a graph in which they are as they were."""
+"""Which nodes a recipe keeps out of int8, by the names that each runtime knows them by."""
 
 from __future__ import annotations
-
-from collections.abc import Container
 
 import onnx_ir as ir
 
 from edgekit.quantize.recipe import INT8, Recipe
-from edgekit.quantize.weights import layer
 
 
 def kept_values(hub: ir.Model, recipe: Recipe) -> dict[str, str]:
@@ -31,19 +28,3 @@ def names_below(hub: ir.Model, recipe: Recipe) -> Recipe:
     layers = kept | {f"{name}/*": precision for name, precision in kept.items()}
     names = (str(value.name) for node in hub.graph for value in node.outputs)
     return recipe.with_layers(layers | {name: INT8 for name in names if name not in kept and layers} | kept)
-
-
-def with_exact_layers(rounded: ir.Model, exact: ir.Model, kept: Container[str]) -> ir.Model:
-    """A copy of `rounded` in which the layers that make the values in `kept` have the weights and biases of `exact`.
-
-    Both are the same graph but for that.
-    """
-    result = rounded.clone()
-    for node, original in zip(result.graph, exact.graph, strict=True):
-        if node.outputs[0].name in kept:
-            ours, theirs = layer(node), layer(original)
-            if ours is not None and theirs is not None:
-                ours.store(theirs.kernel)
-                if ours.bias is not None and theirs.bias is not None:
-                    ours.store_bias(theirs.bias)
-    return result

@@ -8,24 +8,12 @@ reason). The grid stays that of the quantizers, which find every weight on a ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from edgekit.quantize.weights import Layer, steps
 
-if TYPE_CHECKING:
-    import onnx
-
-    from edgekit.contract import Feeds
-
-Covariances = Mapping[str, np.ndarray]
-
 # Places of a feature map that are looked at in each sample.
 PLACES = 64
-# The most inputs of a sum that are looked at together.
-WIDEST = 4608
 
 # Added to the diagonal of a covariance, as a part of its mean: what was not seen on the samples must not look impossible.
 _DAMPING = 0.01
@@ -33,33 +21,17 @@ _DAMPING = 0.01
 _BLOCK = 64
 
 
-def covariances(model: onnx.ModelProto, feeds: Sequence[Feeds], layers: Sequence[Layer]) -> dict[str, np.ndarray]:
-    """Mean products of the inputs that each layer sums, by the name of its result: groups x inputs x inputs, float64.
-
-    Not of layers whose sums are wider than `WIDEST`, or than the number of sums seen: those would learn the samples by heart.
-    """
-    from edgekit.quantize.statistics import runs
-
-    by_input: dict[str, list[Layer]] = {}
-    for layer in layers:
-        if layer.kernel[0].size <= WIDEST and layer.has_window:
-            by_input.setdefault(layer.takes, []).append(layer)
-    found: dict[str, np.ndarray] = {}
-    for values in runs(model, feeds, by_input):
-        for layer in (layer for name, watching in by_input.items() if name in values for layer in watching):
-            patches = _patches(layer, values[layer.takes])
-            if patches.shape[1] * len(feeds) >= patches.shape[2]:
-                products = (patches.transpose(0, 2, 1) @ patches).astype(np.float64)
-                found[layer.makes] = found.get(layer.makes, 0) + products / (patches.shape[1] * len(feeds))
-    return found
+def covariance(sums: np.ndarray) -> np.ndarray:
+    """Of what sums are made of, groups x places x inputs: groups x inputs x inputs, float64. Their means are left to the bias."""
+    centred = sums - sums.mean(1, keepdims=True)
+    return (centred.transpose(0, 2, 1) @ centred).astype(np.float64) / sums.shape[1]
 
 
-def round_by_covariance(layer: Layer, covariance: np.ndarray) -> np.ndarray:
-    """The kernel on its grid, rounded so that the layer's results change least."""
-    groups, each = layer.groups, layer.kernel.shape[0] // layer.groups
+def round_by_covariance(layer: Layer, seen: np.ndarray) -> np.ndarray:
+    """The kernel on its grid, rounded so that the layer's results change least for inputs of this covariance."""
     step = steps(layer.kernel)
-    rows = (layer.kernel / step).reshape(groups, each, -1)
-    return _on_grid(rows, _spread(covariance)).reshape(layer.kernel.shape) * step
+    rows = (layer.kernel / step).reshape(layer.groups, layer.kernel.shape[0] // layer.groups, -1)
+    return _on_grid(rows, _spread(seen)).reshape(layer.kernel.shape) * step
 
 
 def _on_grid(rows: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -84,13 +56,17 @@ def _on_grid(rows: np.ndarray, spread: np.ndarray) -> np.ndarray:
 
 def _spread(covariance: np.ndarray) -> np.ndarray:
     """The upper Cholesky factor of the inverse of each group's damped covariance."""
+    return np.linalg.cholesky(np.linalg.inv(covariance + _damping(covariance))).transpose(0, 2, 1)
+
+
+def _damping(covariance: np.ndarray) -> np.ndarray:
+    """A part of the mean of each group's diagonal, on a diagonal."""
     size = covariance.shape[-1]
     mean = np.maximum(np.trace(covariance, axis1=1, axis2=2) / size, 1e-12)
-    damped = covariance + (_DAMPING * mean)[:, None, None] * np.eye(size)
-    return np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    return (_DAMPING * mean)[:, None, None] * np.eye(size)
 
 
-def _patches(layer: Layer, array: np.ndarray) -> np.ndarray:
+def patches(layer: Layer, array: np.ndarray) -> np.ndarray:
     """What a layer's sums are made of at some places of its input: groups x places x inputs of a sum, float32."""
     if layer.node.op_type == "Gemm":
         return array.reshape(1, array.shape[0], -1)

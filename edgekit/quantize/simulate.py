@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from edgekit.contract import Feeds
 
 
-def outputs(model: onnx.ModelProto, feeds: Sequence[Feeds], optimize: str = "none") -> np.ndarray:
-    """The float32 outputs: one row for each run and output, float64, filled up with zeros."""
-    session = open_session(model.SerializeToString(), optimize=optimize)
+def outputs(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> np.ndarray:
+    """The float32 outputs: one row for each run and output, float64, filled up with zeros.
+
+    Not optimized: onnxruntime would by itself quantize the weights of a Conv between a DequantizeLinear and a QuantizeLinear,
+    with one scale for all channels.
+    """
+    session = open_session(model.SerializeToString(), optimize="none")
     results = [array.reshape(-1) for feed in feeds for array in session.run(None, dict(feed)) if array.dtype == np.float32]
     rows = np.zeros((len(results), max((len(row) for row in results), default=0)))
     for row, result in zip(rows, results, strict=True):

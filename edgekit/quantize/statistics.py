@@ -47,26 +47,6 @@ def channels(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, Channe
     }
 
 
-def rounded_means(
-    model: onnx.ModelProto, feeds: Sequence[Feeds], ranges: Mapping[str, tuple[float, float]], only: Container[str]
-) -> dict[str, np.ndarray]:
-    """The mean of each channel after rounding to the 256 steps of the value's range, by name.
-
-    That is not the mean of the channel: a range cuts off, and a channel of few steps is rounded mostly down or mostly up.
-    """
-    found: dict[str, np.ndarray] = {}
-    for name, array in _items(runs(model, feeds, only)):
-        if array.ndim < 2 or name not in ranges or name not in only:
-            continue
-        low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
-        step = np.float32(max(high - low, 1e-12) / 255)
-        zero = np.round(-low / step)
-        levels = np.clip(np.round(array / step) + zero, 0, 255) - zero
-        mean = levels.mean((0, *range(2, array.ndim))).astype(np.float64) * step
-        found[name] = found.get(name, 0) + mean / len(feeds)
-    return found
-
-
 def runs(model: onnx.ModelProto, feeds: Iterable[Feeds], only: Container[str] | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Every float32 input, output and value between them (or `only` those between), by name, run by run."""
     session = open_probe(model, only)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+# The most inputs of a sum that are looked at together.
+WIDEST = 4608
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -38,6 +41,11 @@ class Layer:
     def has_window(self) -> bool:
         """Whether it is known what its sums are made of: the hub spells out the windows of convolutions whose sizes it knows."""
         return self.node.op_type == "Gemm" or all(name in self.node.attributes for name in ("strides", "dilations", "pads"))
+
+    @property
+    def can_be_learned(self) -> bool:
+        """Whether its sums can be looked at, and are not too wide for that."""
+        return self.has_window and self.kernel[0].size <= WIDEST
 
     def per_input(self, channels: np.ndarray) -> np.ndarray:
         """A number per input channel, broadcast to the form of `kernel`."""
