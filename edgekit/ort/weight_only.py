@@ -14,7 +14,7 @@ convolution: those and all that 4 bits are too coarse for are as in int8-weights
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +36,6 @@ _CHANNELS = {
     "LSTM": ((1, 1), (2, 1)),
     "RNN": ((1, 1), (2, 1)),
 }
-_WEIGHTED = (*_CHANNELS, "Gather", "Gemm", "MatMul")
 
 
 def to_stored_weights(model: onnx.ModelProto, precision: str) -> tuple[bytes, list[str]]:
@@ -46,18 +45,15 @@ def to_stored_weights(model: onnx.ModelProto, precision: str) -> tuple[bytes, li
         QuantizeError: There are no weights to store so.
     """
     work = _Work(model, precision)
-    nodes = [made for node in model.graph.node for made in work.rewritten(node)]
+    work.rewrite(model.graph)
     if not (work.four_bits if precision == "int4-weights" else work.stored):
         raise nothing_to_store(precision)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-    work.add_initializers()
+    work.add_constants()
     model.ir_version = max(model.ir_version, IR_WITH_INT4)
-    if any(node.domain == MICROSOFT for node in copies) and all(o.domain != MICROSOFT for o in model.opset_import):
+    if work.four_bits and all(opset.domain != MICROSOFT for opset in model.opset_import):
         model.opset_import.add(domain=MICROSOFT, version=1)
     notes = [f"in 4 bits: {_listed(work.four_bits)}; other weights in 8"] if work.four_bits else []
-    left = Counter(node.op_type for node in model.graph.node if work.has_float_weights(node))
+    left = Counter(node.op_type for node in _nodes(model.graph) if work.has_float_weights(node))
     notes += [f"weights in float: {_listed(left)}"] if left else []
     return clean(model).SerializeToString(deterministic=True), notes
 
@@ -71,14 +67,21 @@ class _Work:
         self._four = precision == "int4-weights"
         self._model = model
         self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._names = set(self._tensors) | {name for node in model.graph.node for name in (*node.input, *node.output)}
+        self._names = set(self._tensors) | {name for node in _nodes(model.graph) for name in (*node.input, *node.output)}
         self._made: dict[str, np.ndarray] = {}
         self._int4: dict[str, tuple[int, ...]] = {}
         self._expanded: dict[tuple[str, int], str] = {}
+        self._expanding: list[onnx.NodeProto] = []
         self._blocks: dict[tuple[str, bool], tuple[np.ndarray, np.ndarray] | None] = {}
 
-    def rewritten(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """The node with its weights stored, after the nodes that expand them."""
+    def rewrite(self, graph: onnx.GraphProto) -> None:
+        """Store the weights of a graph's nodes, those in the bodies of loops and branches included."""
+        for node in graph.node:
+            for inner in _inside(node):
+                self.rewrite(inner)
+        _replace_nodes(graph, [made for node in graph.node for made in self._rewritten(node)])
+
+    def _rewritten(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         if node.op_type == "Gather" and self._is_lookup(node):
             yield from self._lookup(node)
             return
@@ -87,14 +90,19 @@ class _Work:
             return
         for place, axis in self._places(node):
             if self._is_worthwhile(node.input[place], axis):
-                yield from self._expand(node, place, axis)
+                node.input[place] = self._expand(node.input[place], axis)
         yield node
 
-    def add_initializers(self) -> None:
-        """Put in the integers and scales, and take out the constants that nothing uses any more."""
+    def add_constants(self) -> None:
+        """Put in the integers, their scales and what expands them, and take out the constants that nothing uses any more.
+
+        Weights are expanded in the model itself, also where the body of a loop uses them: once.
+        """
         from onnx import TensorProto, helper, numpy_helper
 
-        used = set(_used(self._model.graph))
+        _replace_nodes(self._model.graph, [*self._expanding, *self._model.graph.node])
+        used = {name for node in _nodes(self._model.graph) for name in node.input}
+        used |= {value.name for graph in _graphs(self._model.graph) for value in graph.output}
         kept = [tensor for tensor in self._model.graph.initializer if tensor.name in used or tensor.name not in self.stored]
         kept = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
         del self._model.graph.initializer[:]
@@ -108,7 +116,7 @@ class _Work:
 
     def has_float_weights(self, node: onnx.NodeProto) -> bool:
         """Whether it has float32 weights that would be smaller as integers."""
-        return node.op_type in _WEIGHTED and any(self._is_worthwhile(name, 0) for name in node.input)
+        return any(self._is_worthwhile(node.input[place], axis) for place, axis in self._places(node))
 
     def _places(self, node: onnx.NodeProto) -> tuple[tuple[int, int], ...]:
         if node.op_type == "Gemm":
@@ -119,20 +127,21 @@ class _Work:
             )
         return _CHANNELS.get(node.op_type, ())
 
-    def _expand(self, node: onnx.NodeProto, place: int, axis: int) -> Iterator[onnx.NodeProto]:
+    def _expand(self, name: str, axis: int) -> str:
+        """The value that a constant has in float, out of its integers."""
         from onnx import TensorProto, helper
 
-        name = node.input[place]
         if (name, axis) not in self._expanded:
             array = self._array(name)
             integers, scales = per_channel(array, axis)
             steps = scales.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
             held, scale = self._constant(f"{name}/int8", integers), self._constant(f"{name}/scale", steps)
-            cast, self._expanded[name, axis] = self._name(f"{name}/cast"), self._name(f"{name}/expanded")
-            yield helper.make_node("Cast", [held], [cast], to=TensorProto.FLOAT)
-            yield helper.make_node("Mul", [cast, scale], [self._expanded[name, axis]])
+            cast, made = self._name(f"{name}/cast"), self._name(f"{name}/expanded")
+            self._expanding.append(helper.make_node("Cast", [held], [cast], to=TensorProto.FLOAT))
+            self._expanding.append(helper.make_node("Mul", [cast, scale], [made]))
+            self._expanded[name, axis] = made
             self.stored.add(name)
-        node.input[place] = self._expanded[name, axis]
+        return self._expanded[name, axis]
 
     def _is_lookup(self, node: onnx.NodeProto) -> bool:
         table, index = node.input
@@ -226,14 +235,27 @@ class _Work:
         return found
 
 
-def _used(graph: Any) -> Iterator[str]:
-    """The names that a graph and its subgraphs mention."""
-    yield from (value.name for value in graph.output)
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and all that are inside of its nodes."""
+    yield graph
     for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _used(inner)
+        for inner in _inside(node):
+            yield from _graphs(inner)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    return (node for each in _graphs(graph) for node in each.node)
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float) -> float:

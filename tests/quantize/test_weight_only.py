@@ -161,6 +161,24 @@ def test_recurrent_layers(runtime):
     assert len(small.data) < 0.5 * len(plain.data)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+def test_weights_that_the_body_of_a_loop_uses(runtime, precision):
+    weights = RNG.normal(size=(64, 64)) / 8
+    text = """(float[2,64] x) => (float[2,64] y) {
+        n = Constant<value_int=3>() t = Constant<value=bool {1}>()
+        y = Loop (n, t, x) <body = step (int64 i, bool c, float[2,64] a) => (bool d, float[2,64] b) {
+            d = Identity(c) p = MatMul(a, w) b = Tanh(p) }> }"""
+    small = made(graph(text, w=weights), precision, runtime)
+    x = RNG.normal(size=(2, 64)).astype(np.float32)
+    stored = rounded(weights, 1) if precision == "int8-weights" else in_four_bits(weights.T).T
+    exact = x
+    for _ in range(3):
+        exact = np.tanh(exact @ stored)
+    np.testing.assert_allclose(result(small, runtime, x), exact, atol=1e-5 if precision == "int8-weights" else 0.03)
+    assert len(small.data) < 10_000
+
+
 def test_weights_that_stay_float_are_told():
     weights = {"k": RNG.normal(size=(8, 3, 3, 3, 3)), "w": RNG.normal(size=(4096, 10))}
     text = "(float[1,3,8,8,8] x) => (float[1,10] y) { c = Conv<pads=[1,1,1,1,1,1]>(x, k) f = Flatten(c) y = MatMul(f, w) }"
