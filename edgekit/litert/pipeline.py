@@ -12,6 +12,7 @@ from edgekit.litert.expand import expand
 from edgekit.litert.fold_norms import fold_norms
 from edgekit.litert.graph import Graph
 from edgekit.litert.group_norms import recognize_group_norms
+from edgekit.litert.group_statistics import merge_group_statistics
 from edgekit.litert.head_projections import project_heads
 from edgekit.litert.lower import lower
 from edgekit.litert.quantized.prepare import prepare_quantized, reshape_quantized_constants
@@ -31,6 +32,7 @@ def to_litert(model: ir.Model, *, input_layout: str = "keep", output_layout: str
     notes += carry_floats(model)
     simplify_safe_softmax(model)
     recognize_group_norms(model)
+    merge_group_statistics(model)
     fold_norms(model)
     project_tokens(model)
     split_projections(model)

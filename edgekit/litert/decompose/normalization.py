@@ -92,7 +92,7 @@ def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
 
     def mean(value: ir.Value) -> ir.Value:
         found = b.op("ReduceMean", [value, b.ints(axes)], small, x.dtype, keepdims=1)
-        return found if groups in (1, channels) else _mean_of_groups(b, found, groups)
+        return found if groups in (1, channels) else mean_of_groups(b, found, groups)
 
     centred = b.op("Sub", [x, mean(x)], shape, x.dtype)
     variance = mean(b.op("Mul", [centred, centred], shape, x.dtype))
@@ -103,7 +103,7 @@ def _group_normalization(node: ir.Node, b: Builder) -> list[ir.Value] | None:
     return [b.op("Add", [scaled, _column(b, bias, column)], shape, x.dtype)]
 
 
-def _mean_of_groups(b: Builder, x: ir.Value, groups: int) -> ir.Value:
+def mean_of_groups(b: Builder, x: ir.Value, groups: int) -> ir.Value:
     """Numbers per channel (N, C, 1, …), each replaced by the mean of its group.
 
     A convolution in groups whose weights are all the same is that in one step; where it would need many weights, and where the
