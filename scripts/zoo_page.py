@@ -19,6 +19,9 @@ TITLES = {
     "keras": "keras.applications",
 }
 NOISE = 0.02
+"""How far the latencies of one and the same file may be apart."""
+FIXED = 32768
+"""Bytes of operators, tensors and names that a file may have beside its weights however small those are."""
 NAMES = {"onnx2tf": "onnx2tf", "litert-torch": "litert-torch", "tflite-converter": "TFLiteConverter"}
 INTRODUCTION = """\
 # The zoo
@@ -53,6 +56,8 @@ class Goal:
         limit: The most that `value` may be.
         value: None where there is nothing to compare.
         shown: A network's value, written.
+        listed: Whether the networks that miss it are listed. Others are counted alone: operators and names outweigh a small
+            file's numbers, and latencies are not that exact.
     """
 
     title: str
@@ -60,6 +65,7 @@ class Goal:
     limit: float
     value: Callable[[Result], float | None]
     shown: Callable[[Result], str]
+    listed: bool = True
 
     def missed(self, result: Result) -> bool:
         value = self.value(result)
@@ -77,15 +83,25 @@ def _fewer(column: str, figure: str) -> Goal:
     return Goal(f"no more {column} than the better peer", column, 0, excess, shown)
 
 
-def _at_most(title: str, column: str, limit: float, value: Callable[[Result], float | None], written: str) -> Goal:
-    return Goal(title, column, limit, value, lambda result: written.format(value(result)))
+def _at_most(
+    title: str, column: str, limit: float, value: Callable[[Result], float | None], written: str, listed: bool = True
+) -> Goal:
+    return Goal(title, column, limit, value, lambda result: written.format(value(result)), listed)
 
 
 GOALS = (
     _fewer("operators", "operators"),
     _fewer("TRANSPOSEs", "transposes"),
-    _at_most("bytes at most those of the weights + 2 %", "size", 1.02, lambda r: _of_weights(r, r.ours), "{:.1%}"),
-    _at_most("latency at most the better peer's", "latency", 1.0, lambda r: r.ratio("latency_ms"), "x{:.3f}"),
+    _at_most("bytes at most those of the weights + 2 %", "size", 1.02, lambda r: _of_weights(r, r.ours), "{:.1%}", listed=False),
+    Goal(
+        "… + 32 KB, for operators and names",
+        "size",
+        1.02,
+        lambda r: _of_weights(r, r.ours, FIXED),
+        lambda r: f"{_of_weights(r, r.ours):.1%}",
+    ),
+    _at_most("latency at most the better peer's", "latency", 1.0, lambda r: r.ratio("latency_ms"), "x{:.3f}", listed=False),
+    _at_most("… + 2 %, which is noise", "latency", 1 + NOISE, lambda r: r.ratio("latency_ms"), "x{:.3f}"),
     _at_most("conversion at most 0.25 of onnx2tf's", "onnx2tf", 0.25, lambda r: r.ratio("convert_s", "onnx2tf"), "x{:.2f}"),
     _at_most(
         "conversion at most 0.05 of litert-torch's",
@@ -159,13 +175,17 @@ def _peers(results: Sequence[Result]) -> list[str]:
 
 def _missed(results: Sequence[Result]) -> list[str]:
     """Each network that misses a goal, with what it misses it by."""
+    listed = [goal for goal in GOALS if goal.listed]
     rows = [
-        _row(r.name, *(goal.shown(r) if goal.missed(r) else "" for goal in GOALS))
+        _row(r.name, *(goal.shown(r) if goal.missed(r) else "" for goal in listed))
         for r in results
-        if any(goal.missed(r) for goal in GOALS)
+        if any(goal.missed(r) for goal in listed)
     ]
-    words = "Operators and TRANSPOSEs are edgekit's against the better peer's; the last two columns are conversion."
-    return ["", "## Goals missed", "", words, "", *_table("Network", *(goal.column for goal in GOALS)), *rows] if rows else []
+    words = (
+        "By more than what is allowed for operators, names and noise. Operators and TRANSPOSEs are edgekit's against the better\n"
+    )
+    words += "peer's; the last two columns are conversion."
+    return ["", "## Goals missed", "", words, "", *_table("Network", *(goal.column for goal in listed)), *rows] if rows else []
 
 
 def _causes(results: Sequence[Result]) -> list[str]:
@@ -216,8 +236,9 @@ def _network(result: Result, peers: Sequence[str]) -> str:
     )
 
 
-def _of_weights(result: Result, made: Made | None) -> float | None:
-    return made.bytes / result.weight_bytes if made and made.bytes and result.weight_bytes else None
+def _of_weights(result: Result, made: Made | None, fixed: int = 0) -> float | None:
+    """The bytes of a file but for `fixed` of them, of those of the exported graph's constants."""
+    return (made.bytes - fixed) / result.weight_bytes if made and made.bytes and result.weight_bytes else None
 
 
 def _ratios(results: Iterable[Result], ratio: Callable[[Result], float | None]) -> list[float]:
