@@ -62,8 +62,10 @@ def build(
     notes: list[str] = []
     kept = precision.startswith("int") and is_quantized(hub)
     name = name or f"model_{precision}"
-    if precision == "fp32" or kept:
-        model, notes = _basic(hub, name), [KEPT] if kept else []
+    if kept:
+        model, notes = _unsigned(_basic(hub, name)), [KEPT]
+    elif precision == "fp32":
+        model = _basic(hub, name)
     elif precision == "fp16":
         from edgekit.ort.fp16 import to_float16
 
@@ -112,6 +114,14 @@ def _basic(hub: ir.Model, name: str) -> bytes:
     name_new_constants(optimized, plain)
     standard = {opset.domain for opset in optimized.opset_import} <= {opset.domain for opset in plain.opset_import}
     return (optimized if standard else plain).SerializeToString(deterministic=True)
+
+
+def _unsigned(model: bytes) -> bytes:
+    import onnx
+
+    from edgekit.ort.unsigned import with_unsigned_activations
+
+    return with_unsigned_activations(onnx.load_model_from_string(model)).SerializeToString(deterministic=True)
 
 
 def _bindings(values: Sequence[ir.Value]) -> tuple[Binding, ...]:
