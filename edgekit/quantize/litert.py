@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.errors import ArtifactError, QuantizeError
 from edgekit.hub.quantized import KEPT
+from edgekit.quantize.biases import with_exact_biases
 from edgekit.quantize.borders import FIXED_RANGES, FLOAT, precisions, quantizable, wide
 from edgekit.quantize.data import Calibration
 from edgekit.quantize.recipe import Recipe
@@ -153,7 +154,7 @@ def _quantized(work: _Work, by_name: Mapping[str, str], ranges: Mapping[str, Any
     in_16_bits = wide(work.parts, by_name)
     ranges = {name: _range(found, work.given.get(name), name in in_16_bits) for name, found in ranges.items()}
     made = _quantizer(work, by_name).quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(made.quantized_model)
+    return with_exact_biases(work.parts, bytes(made.quantized_model))
 
 
 def _range(found: Mapping[str, Any], given: tuple[float, float] | None, in_16_bits: bool) -> Mapping[str, Any]:

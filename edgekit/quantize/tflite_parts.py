@@ -115,8 +115,14 @@ class TfliteParts:
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor comes with the file."""
-        content = self._model.buffers[self._tensors[name].buffer].data
-        return content is not None and len(content) > 0
+        return content(self._model.buffers[self._tensors[name].buffer], self.data) is not None
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The numbers of a float32 constant, flat; None where there is no such constant."""
+        if name not in self._tensors or self._tensors[name].type != self._types.FLOAT32:
+            return None
+        held = content(self._model.buffers[self._tensors[name].buffer], self.data)
+        return None if held is None else held.view(np.float32)
 
     def counts(self) -> dict[str, int]:
         """How many of each operator the file has."""
@@ -146,10 +152,8 @@ class TfliteParts:
         return {name for name in self._tensors if self.is_constant(name) and self._holds_infinity(name)}
 
     def _holds_infinity(self, name: str) -> bool:
-        if self._tensors[name].type != self._types.FLOAT32:
-            return False
-        values = np.frombuffer(self._model.buffers[self._tensors[name].buffer].data, np.float32)
-        return bool((np.abs(values[np.isfinite(values)]) >= INFINITE).any())
+        values = self.constant(name)
+        return values is not None and bool((np.abs(values[np.isfinite(values)]) >= INFINITE).any())
 
     def _shape(self, name: str) -> tuple[int, ...]:
         shape = self._tensors[name].shape
@@ -163,6 +167,13 @@ class TfliteParts:
         return Part(
             operator_name(self._model, operator), max(code.builtinCode, code.deprecatedBuiltinCode), takes, makes, subgraph
         )
+
+
+def content(buffer: Any, data: bytes | bytearray) -> np.ndarray | None:
+    """The bytes of a `schema.BufferT`, as a view; None where it has none. In a large file they lie behind the flatbuffer."""
+    if buffer.data is not None and len(buffer.data) > 0:
+        return buffer.data
+    return np.frombuffer(data, np.uint8, buffer.size, buffer.offset) if (buffer.offset or 0) > 1 else None
 
 
 def _has_scales(tensor: Any) -> bool:

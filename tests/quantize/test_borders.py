@@ -131,6 +131,26 @@ def test_a_batched_product_with_constants_is_right_in_sixteen_bits():
     np.testing.assert_allclose(results(quantized(file, "int16x8", feeds), feeds), exact, atol=0.01 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+@pytest.mark.parametrize("size", [8, 40_000], ids=["inside of the flatbuffer", "behind the flatbuffer"])
+@pytest.mark.parametrize("least", [1e-4, 1e-7, 1e-12])
+def test_a_channel_of_next_to_no_weights_keeps_its_bias(precision, size, least):
+    weights = RNG.normal(size=(8, size)) / 10
+    weights[:, 3] *= least
+    text = f"(float[4,8] x) => (float[4,{size}] y) {{ p = Gemm(x, w, b) h = Relu(p) y = Mul(h, h) }}"
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 20]> net {text}')
+    for name, array in {"w": weights, "b": np.full(size, 2.0)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    file, feeds = compile_hub(hub.prepare(ir.from_proto(model))), feeds_of((4, 8), 4)
+    found = results(quantized(file, precision, feeds), feeds).reshape(-1, size)
+    np.testing.assert_allclose(found[:, 3], 4, rtol=0.03 if precision == "int8" else 1e-3)
+
+
+def test_a_softmax_of_many_classes_is_in_float_beside_sixteen_bits():
+    file, feeds = compiled("(float[4,8] x) => (float[4,8] y) { a = MatMul(x, w) y = Softmax(a) }", "w"), feeds_of((4, 8))
+    assert quantized(file, "int16x8", feeds).notes == ("in float: 1 SOFTMAX",)
+
+
 @pytest.mark.parametrize("precision", ["int8", "int16x8", "int8-dynamic"])
 def test_a_model_with_nothing_to_quantize_is_told_so(precision):
     file, feeds = compiled("(float[4,8] x) => (float[4,8] y) { y = Exp(x) }", ""), feeds_of((4, 8))
