@@ -146,3 +146,47 @@ def test_batch_normalization_over_folded_rows() -> None:
         "{ p = MatMul(x, w) r = Reshape(p, rows) n = BatchNormalization(r, s, b, m, v) y = Reshape(n, back) }"
     )
     assert operators(after) == {"MatMul": 1, "Add": 1, "Reshape": 1}
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "padding", "left"),
+    [
+        ("m = Mul(x, f)", "pads=[1,1,1,1]", {}),
+        ("m = Div(x, f)", "pads=[1,1,1,1]", {}),
+        ("m = Sub(x, f)", "pads=[0,0,0,0]", {}),
+        ("m = Sub(x, f)", "pads=[1,1,1,1]", {"Add": 1}),
+        ("m = Mul(x, rows)", "pads=[0,0,0,0]", {"Mul": 1}),
+    ],
+)
+def test_before_with_a_transpose_between(arithmetic: str, padding: str, left: dict[str, int]) -> None:
+    """A picture is normalized with channels last."""
+    parts = constants(f=(3,), rows=(5, 1), w=(4, 3, 3, 3))
+    body = f"{arithmetic} t = Transpose<perm=[0,3,1,2]>(m) y = Conv<{padding}>(t, w)"
+    model = same(f"g (float[1,6,5,3] x) => (y) {parts} {{ {body} }}", tolerance=1e-5)
+    assert operators(model) == {"Transpose": 1, "Conv": 1} | left
+
+
+def test_before_with_a_transpose_that_others_read() -> None:
+    parts = constants(f=(3,), w=(4, 3, 3, 3))
+    body = "m = Mul(x, f) t = Transpose<perm=[0,3,1,2]>(m) y = Conv(t, w) z = Exp(t)"
+    model = same(f"g (float[1,6,5,3] x) => (y, z) {parts} {{ {body} }}", tolerance=1e-5)
+    assert operators(model)["Mul"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("m = Mul(x, f) a = Add(m, o) y = Conv<pads=[1,1,1,1]>(a, w)", {"Add": 1, "Conv": 1}),
+        ("m = Div(x, f) a = Sub(m, o) y = Conv<pads=[1,1,1,1]>(a, w)", {"Add": 1, "Conv": 1}),
+        ("m = Mul(x, one) a = Add(m, o) y = Conv<pads=[1,1,1,1]>(a, w)", {"Add": 1, "Conv": 1}),
+        ("m = Mul(x, f) a = Add(m, o) y = Conv<pads=[0,0,0,0]>(a, w)", {"Conv": 1}),
+        ("m = Mul(x, f) a = Sub(o, m) y = Conv<pads=[1,1,1,1]>(a, w)", {"Mul": 1, "Sub": 1, "Conv": 1}),
+        ("m = Mul(x, f) a = Add(m, o) y = Conv<pads=[1,1,1,1]>(a, w) z = Exp(m)", {"Mul": 1, "Add": 1, "Conv": 1, "Exp": 1}),
+        ("m = Mul(x, zero) a = Add(m, o) y = Conv<pads=[1,1,1,1]>(a, w)", {"Mul": 1, "Add": 1, "Conv": 1}),
+    ],
+)
+def test_a_scale_and_an_offset_before_a_convolution_with_padding(body: str, left: dict[str, int]) -> None:
+    """The offset cannot go into the bias, which the border would show; the scale goes past it."""
+    parts = constants(f=(3, 1, 1), o=(3, 1, 1), w=(4, 3, 3, 3))[:-1] + ", float one = {0.0039}, float zero = {1e-9}>"
+    results = "y, z" if "z =" in body else "y"
+    assert operators(same(f"g (float[1,3,6,5] x) => ({results}) {parts} {{ {body} }}", tolerance=1e-5)) == left

@@ -14,6 +14,8 @@ one for all); c, a with one per input channel.
     9. x → Mul/Div/Add/Sub constant twice     →  once           where the constants broadcast to one another
    10. MatMul | Gemm | MatMul → Add, → Reshape that keeps the last axis → BatchNormalization | Mul | Add …
                                               →  the arithmetic before the Reshape   (dense layers with batch statistics)
+   11. 5 and 6 with a Transpose between       →  Transpose → Linear'        (Keras normalizes pictures with channels last)
+   12. Mul c → Add a → Conv with padding, MatMul  →  Add a/c → Linear'    5 with a sum between, which padding keeps from 6
 
 The value in the middle must have no other reader. Weights are computed in float64 and rounded once. Weights that several nodes
 share are copied for the node that changes.
@@ -29,6 +31,8 @@ import onnx_ir as ir
 from edgekit.hub.edit import Editor, array, is_constant, is_float, producer, shape, sole_consumer
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LARGEST = 1e6
+"""Of an offset that is divided by a factor: a channel that is all but switched off is not blown up."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,42 @@ def fuse_after(node: ir.Node, edit: Editor) -> bool:
 
 
 def fuse_before(node: ir.Node, edit: Editor) -> bool:
-    """Cases 5 and 6: `node` is a linear operator whose data comes from arithmetic."""
+    """Cases 5, 6, 11 and 12: `node` is a linear operator whose data comes from arithmetic."""
     data = node.inputs[0]
-    source = producer(data, "Mul", "Div", "Add", "Sub")
+    turn = producer(data, "Transpose") if data is not None and sole_consumer(data) is node else None
+    made = turn.inputs[0] if turn is not None else data
+    source = producer(made, "Mul", "Div", "Add", "Sub")
     affine = affine_of(source) if source is not None else None
     weight = array(node.inputs[1])
     rank = len(shape(data) or ())
-    if affine is None or data is None or weight is None or sole_consumer(data) is not node or not is_float(data):
+    if affine is None or made is None or weight is None or sole_consumer(made) is not (turn or node) or not is_float(made):
         return False
     if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and _int(node, "transA", 0)):
         return False
-    if shape(affine.data) != shape(data) or weight.ndim < 2:
+    if shape(affine.data) != shape(made) or weight.ndim < 2:
         return False
     axis = 1 if node.op_type == "Conv" else rank - 1
+    if turn is not None:
+        axis = turn.attributes["perm"].as_ints()[axis]
     groups = _int(node, "group", 1)
     columns = weight.ndim == 2 and node.op_type != "Conv" and not _int(node, "transB", 0)
     channels = weight.shape[1] * groups if node.op_type == "Conv" else weight.shape[0 if columns else 1]
     factor, offset = (per_channel(part, rank, axis, channels) for part in (affine.factor, affine.offset))
     if factor is None or offset is None or (node.op_type == "MatMul" and weight.ndim != 2):
         return False
+    start = affine.data
     if offset.any() and (node.op_type == "MatMul" or (node.op_type == "Conv" and _is_padded(node))):
-        return False
-    return _change_input(node, weight, factor, offset, affine.data, edit)
+        scaling = affine_of(maker) if (maker := producer(start, "Mul", "Div")) is not None and factor.all() else None
+        if scaling is None or maker is None or sole_consumer(start) is not source or shape(scaling.data) != shape(start):
+            return False
+        inner = per_channel(scaling.factor, rank, axis, channels)
+        if inner is None or (factor != 1).any() or not (np.abs(offset) < LARGEST * np.abs(inner)).all():
+            return False
+        column = (offset / inner).reshape(-1, *[1] * (rank - 1 - axis))
+        start = edit.op("Add", [scaling.data, _rounded(column, start, "offset", node, edit)], before=node)
+        factor, offset = inner, np.zeros_like(offset)
+    turned = edit.op("Transpose", [start], _attributes(turn), before=node) if turn is not None else start
+    return _change_input(node, weight, factor, offset, turned, edit)
 
 
 def to_gemm(node: ir.Node, edit: Editor) -> bool:
