@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgekit.quantize.data import Calibration
+from edgekit.quantize.data import Calibration, evenly_spaced
 from edgekit.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from edgekit.contract import Feeds
     from edgekit.quantize.observe import Observed
-    from edgekit.quantize.statistics import Channels
 
-# Statistics of channels and of sums are made from this many samples, ranges from all that the recipe takes.
-SAMPLES = 48
-# Choices are made on the last quarter of them; with fewer than this there is nothing to choose by.
+# Weights and biases see this many samples less those held back, ranges all that the recipe takes. A few of them are enough to
+# compare ways by, and to tell what channels are like.
+SAMPLES = 128
+COMPARED_ON = 12
+MEASURED_ON = 36
+# Choices are made on the last quarter of the samples; with fewer than this there is nothing to choose by.
 LEAST_TO_CHOOSE = 8
 # What the choice must win on the samples held back, against the plainest way.
 WORTHWHILE = 0.95
@@ -105,25 +107,42 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     few = calibration.subset(min(recipe.samples, SAMPLES))
     # Not every fourth: neighbours are often alike (crops of one picture, frames of one film).
     parts = len(few) * 3 // 4 if len(few) >= LEAST_TO_CHOOSE else len(few)
-    seen, trials = few[:parts], _Trials.of(hub, few[parts:])
+    seen, trials = few[:parts], _Trials.of(hub, _some(few[parts:], COMPARED_ON))
     tell("choosing how to quantize", 0, 0)
     measured = _best_way(hub, seen, trials, recipe)
     observed = _observed(measured.model, calibration, recipe, tell)
     tell("rounding weights", 0, 0)
-    built = {
-        method: (ranges, measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases))
-        for method in _methods(recipe, trials)
-        for ranges in (_ranges(observed, method),)
-    }
-    method, (ranges, result) = next(iter(built.items()))
-    if len(built) > 1:
-        method, (ranges, result) = min(built.items(), key=lambda item: trials.error(item[1][1], item[1][0]))
-    gains = _gains(hub, measured, ranges, trials, recipe, result) if trials.feeds else ()
+    finals = {}
+    for method in _methods(recipe, trials):
+        ranges = _ranges(observed, method)
+        for corrected in (True, False) if recipe.correct_biases and trials.feeds else (recipe.correct_biases,):
+            model = measured.rounded(ranges, learned=recipe.round_weights, corrected=corrected)
+            finals[method, corrected] = _Final(model, ranges, trials.error(model, ranges) if trials.feeds else 0.0)
+    (method, corrected), best = min(finals.items(), key=lambda item: item[1].error)
 
     def rounded(kept: Container[str]) -> ir.Model:
-        return measured.rounded(ranges, learned=recipe.round_weights, corrected=recipe.correct_biases, kept=kept)
+        return measured.rounded(best.ranges, learned=recipe.round_weights, corrected=corrected, kept=kept)
 
-    return Conditioned(result, measured.model, rounded, ranges, (_told(measured, method, recipe),), gains)
+    gains: tuple[Gain, ...] = ()
+    if trials.feeds:
+        gains = _gains(hub, measured, best.ranges, trials)
+        errors = {"rounding": finals.get((method, False)), "bias correction": finals.get((method, True))}
+        gains += tuple(Gain(step, _decibel(final.error)) for step, final in errors.items() if final is not None)
+    done = _told(measured, method, recipe, corrected)
+    return Conditioned(best.model, measured.model, rounded, best.ranges, (done,) if done else (), gains)
+
+
+@dataclass(frozen=True)
+class _Final:
+    """A graph that could be the result, its ranges, and its error on the samples held back."""
+
+    model: ir.Model
+    ranges: Ranges
+    error: float
+
+
+def _some(feeds: Sequence[Feeds], count: int) -> Sequence[Feeds]:
+    return [feeds[i] for i in evenly_spaced(len(feeds), count)]
 
 
 def _methods(recipe: Recipe, trials: _Trials) -> tuple[str, ...]:
@@ -137,13 +156,13 @@ def _has_layers(hub: ir.Model) -> bool:
     return any(node.op_type == "Conv" for node in hub.graph)
 
 
-def _told(measured: _Measured, method: str, recipe: Recipe) -> str:
+def _told(measured: _Measured, method: str, recipe: Recipe, corrected: bool) -> str:
     """One sentence of what was done to the graph."""
     parts = [measured.way] if measured.way else []
     parts += [f"{measured.absorbed} channels' biases absorbed"] if measured.absorbed else []
     parts += [] if method == "minmax" else ["ranges of least error for each value" if method == "auto" else f"ranges by {method}"]
     parts += ["weights rounded by what they are multiplied with"] if recipe.round_weights else []
-    parts += ["biases corrected for the rounding"] if recipe.correct_biases else []
+    parts += ["biases corrected for the rounding"] if corrected else []
     return "; ".join(parts)
 
 
@@ -208,33 +227,20 @@ def _equalizations(hub: ir.Model, recipe: Recipe) -> tuple[str, ...]:
     return {"auto": (NO_EQUALIZATION, *some), "always": some, "never": (NO_EQUALIZATION,)}[recipe.equalize]
 
 
-def _gains(
-    hub: ir.Model,
-    measured: _Measured,
-    ranges: Ranges,
-    trials: _Trials,
-    recipe: Recipe,
-    result: ir.Model,
-) -> tuple[Gain, ...]:
-    """One step after the other, from plain int8 to the result."""
+def _gains(hub: ir.Model, measured: _Measured, ranges: Ranges, trials: _Trials) -> tuple[Gain, ...]:
+    """One step after the other, from plain int8 to weights at their nearest steps in the ranges chosen."""
     plain = _measured(hub, measured.feeds, NO_EQUALIZATION, False) if measured.way or measured.absorbed else measured
-    steps: list[tuple[str, ir.Model, Ranges]] = []
 
-    def add(step: str, of: _Measured, within: Ranges, learned: bool, corrected: bool) -> None:
-        steps.append((step, of.rounded(within, learned=learned, corrected=corrected), within))
+    def gain(step: str, of: _Measured, within: Ranges) -> Gain:
+        return Gain(step, _decibel(trials.error(of.rounded(within, learned=False, corrected=False), within)))
 
-    add("plain", plain, _ranges(plain.observed, "minmax"), False, False)
+    found = [gain("plain", plain, _ranges(plain.observed, "minmax"))]
     if measured.way:
         equalized = _measured(hub, measured.feeds, measured.way, False) if measured.absorbed else measured
-        add("equalization", equalized, _ranges(equalized.observed, "minmax"), False, False)
+        found.append(gain("equalization", equalized, _ranges(equalized.observed, "minmax")))
     if measured.absorbed:
-        add("bias absorption", measured, _ranges(measured.observed, "minmax"), False, False)
-    add("ranges", measured, ranges, False, False)
-    if recipe.round_weights:
-        add("rounding", measured, ranges, True, False)
-    if recipe.correct_biases:
-        steps.append(("bias correction", result, ranges))
-    return tuple(Gain(step, _decibel(trials.error(model, within))) for step, model, within in steps)
+        found.append(gain("bias absorption", measured, _ranges(measured.observed, "minmax")))
+    return (*found, gain("ranges", measured, ranges))
 
 
 def _decibel(error: float) -> float:
@@ -248,7 +254,7 @@ class _Measured:
     model: ir.Model
     proto: onnx.ModelProto
     feeds: Sequence[Feeds]
-    statistics: Mapping[str, Channels]
+    few: Sequence[Feeds]
     way: str
     absorbed: int
 
@@ -257,13 +263,13 @@ class _Measured:
         """What its values are like on these feeds."""
         from edgekit.quantize.observe import observe
 
-        return observe(self.proto, self.feeds)
+        return observe(self.proto, self.few)
 
     def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool, kept: Container[str] = ()) -> ir.Model:
         """A copy with all weights on their steps, and biases that make up for it."""
         from edgekit.quantize.walk import affordable, round_layers
 
-        feeds = affordable(self.proto, self.feeds)
+        feeds = affordable(self.proto, self.feeds) if learned else self.few
         return round_layers(self.model, ranges, feeds, learned=learned, corrected=corrected, kept=kept)
 
 
@@ -273,14 +279,12 @@ def _measured(hub: ir.Model, feeds: Sequence[Feeds], way: str, absorb: bool) -> 
     from edgekit.quantize.equalize import equalize
     from edgekit.quantize.statistics import channels
 
-    model = hub.clone()
-    statistics = channels(to_proto(model), feeds)
+    model, few = hub.clone(), _some(feeds, MEASURED_ON)
+    statistics = channels(to_proto(model), few)
     if way and equalize(model, statistics, across_clips=way == EQUALIZATION_ACROSS_CLIPS):
-        statistics = channels(to_proto(model), feeds)
+        statistics = channels(to_proto(model), few)
     absorbed = absorb_biases(model, statistics) if absorb else 0
-    if absorbed:
-        statistics = channels(to_proto(model), feeds)
-    return _Measured(model, to_proto(model), feeds, statistics, way, absorbed)
+    return _Measured(model, to_proto(model), feeds, few, way, absorbed)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -24,7 +24,7 @@ from edgekit.quantize.weights import Layer, layer
 LARGEST_RATIO = 4.0
 # Across a Clip: how far above a channel's largest value the bound must stay, and the largest scale.
 CLIP_MARGIN = 1.5
-CLIP_RATIO = 2.0
+CLIP_RATIO = 4.0
 EXPONENTS = tuple(i / 10 for i in range(11))
 
 _POSITIVELY_HOMOGENEOUS = frozenset(
