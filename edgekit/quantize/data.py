@@ -219,11 +219,13 @@ def _arrays(kind: str, arrays: dict[str, np.ndarray], spec: str, preprocess: Pre
 
 def _function(spec: str, inputs: Sequence[TensorSpec], preprocess: Preprocess | None, limit: int | None) -> _Samples:
     from edgekit.quantize.function import call_function
+    from edgekit.quantize.spool import Spool
 
-    read = [
+    samples = (
         {name: _preprocessed(array, preprocess, spec) for name, array in sample.items()}
         for sample in call_function(spec, [i.name for i in inputs], limit)
-    ]
+    )
+    read = Spool(samples, KEEP_BYTES)
     return _Samples("function", len(read), read.__getitem__, lambda i: f"{spec}, sample {i}")
 
 
