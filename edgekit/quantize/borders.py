@@ -53,7 +53,7 @@ def precisions(
         precision: What is asked for: `int8`, `int16x8` or `int8-dynamic`.
         recipe: Its layers that are something else, by the names of their results.
         ranges: {"min": array, "max": array} by tensor name, where they are known.
-        refused: Kinds of operators that the runtime does not take.
+        refused: Kinds of operators that the runtime does not take, or names of single ones.
 
     An operator that is not in the quantizer's table is in float. One that only moves numbers follows those it moves, so that
     nothing is rounded on the way from one float operator to the next.
@@ -68,7 +68,7 @@ def precisions(
     for part in parts.operators:
         layers = [layer for name in part.makes if (layer := recipe.precision_of(name)) != "int8"]
         found |= {part.name: layers[0]} if layers else {}
-        if part.kind in refused or part.code not in quantizable(found[part.name]):
+        if part.kind in refused or part.name in refused or part.code not in quantizable(found[part.name]):
             found[part.name] = FLOAT
     return found | dict.fromkeys(_moves_in_float(parts, found), FLOAT)
 

@@ -125,7 +125,8 @@ def _samples(compiled: Compiled, calibration: Calibration | None, most: int) -> 
 
 
 def _running(work: _Work) -> tuple[bytes, tuple[str, ...]]:
-    """A quantized file that loads and runs, and the kinds of operators left in float for that, one more with each trial.
+    """A quantized file that loads and runs, and the operators left in float for that: single ones by name, or one more kind with
+    each trial.
 
     Raises:
         ArtifactError: No operator to blame is left.
@@ -144,10 +145,11 @@ def _running(work: _Work) -> tuple[bytes, tuple[str, ...]]:
             return data, refused
         except ArtifactError as error:
             named = re.findall(r"\((\w+)\) failed", error.where or "")  # a WHILE, where an operator inside it was refused
+            beyond = [name for name in TfliteParts(data).beyond_rescaling() if name not in refused]
             blamed = [kind for kind in (*named, *_SUSPECTS) if kind in present and kind not in refused]
-            if not blamed:
+            if not beyond and not blamed:
                 raise
-            refused += (blamed[0],)
+            refused += tuple(beyond) or (blamed[0],)
 
 
 def _quantized(work: _Work, by_name: Mapping[str, str], ranges: Mapping[str, Any]) -> bytes:

@@ -35,7 +35,7 @@ class Spool:
     def __getitem__(self, i: int) -> Sample:
         if i < len(self._kept):
             return self._kept[i]
-        return {name: self._read(*place) for name, *place in self._places[i - len(self._kept)]}
+        return {name: self._read(offset, shape, dtype) for name, offset, shape, dtype in self._places[i - len(self._kept)]}
 
     def _written(self, name: str, array: np.ndarray) -> tuple[str, int, tuple[int, ...], np.dtype]:
         offset = self._file.seek(0, 2)
@@ -46,5 +46,5 @@ class Spool:
         array = np.empty(shape, dtype)
         self._file.seek(offset)
         if array.size:
-            self._file.readinto(memoryview(array).cast("B"))  # type: ignore[attr-defined]
+            array.data.cast("B")[:] = self._file.read(array.nbytes)
         return array

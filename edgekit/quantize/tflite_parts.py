@@ -36,6 +36,11 @@ _WEIGHTED = (
 )
 
 
+# Operators that XNNPACK bounds the rescaling of.
+_RESCALING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_LARGEST_RESCALING = 256.0
+
+
 @dataclass(frozen=True)
 class Part:
     """An operator.
@@ -77,6 +82,24 @@ class TfliteParts:
         """Whether any tensor holds integers that stand for other numbers, beside weights that are expanded before their use."""
         expanded = {name for part in self.operators if part.kind == "DEQUANTIZE" for name in part.takes if self.is_constant(name)}
         return any(_has_scales(tensor) for name, tensor in self._tensors.items() if name not in expanded)
+
+    def beyond_rescaling(self) -> list[str]:
+        """The operators with int8 weights whose sums must grow too much to become their results, by name.
+
+        XNNPACK takes input scale x weight scale / output scale below 256 only: channels a million times apart in size, which the
+        next layer brings together again, are beyond that.
+        """
+        found = []
+        for part in self.operators:
+            scales = [self._scales(name) for name in (*part.takes[:2], *part.makes[:1])]
+            if part.kind in _RESCALING and len(scales) == 3 and all(each.size for each in scales):
+                taken, weights, made = (float(each.max()) for each in scales)
+                found += [part.name] if taken * weights / made >= _LARGEST_RESCALING else []
+        return found
+
+    def _scales(self, name: str) -> np.ndarray:
+        quantization = self._tensors[name].quantization
+        return np.asarray([] if quantization is None or quantization.scale is None else quantization.scale)
 
     def readout(self) -> set[str]:
         """The dense layers whose results are the file's outputs, and what reads them off (SOFTMAX …), by name.
