@@ -226,6 +226,7 @@ _READING = frozenset(
     "Unsqueeze".split()
 )
 _PRODUCTS = ("Gemm", "MatMul")
+_BESIDE_SHARES = frozenset("Cast Concat Dropout Expand Mul Reshape Squeeze Transpose Unsqueeze Where".split())
 # Samples that tell the ranges of values which only onnxruntime's graph has.
 _FEW = 64
 
@@ -271,9 +272,15 @@ def _without_rounding_of(products: Container[str], model: onnx.ModelProto) -> on
 
 
 def _has_attention(model: onnx.ModelProto) -> bool:
-    """Whether a product takes what a Softmax makes."""
-    shares = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
-    return any(node.op_type == "MatMul" and not shares.isdisjoint(node.input) for node in model.graph.node)
+    """Whether a product takes what a Softmax makes, as it is or guarded, scaled, cast or moved."""
+    shares: set[str] = set()
+    for node in model.graph.node:
+        of_shares = not shares.isdisjoint(node.input)
+        if of_shares and node.op_type == "MatMul":
+            return True
+        if node.op_type == "Softmax" or (of_shares and node.op_type in _BESIDE_SHARES):
+            shares.update(node.output)
+    return False
 
 
 def _is_dilated_pool(node: onnx.NodeProto) -> bool:
