@@ -6,12 +6,14 @@ import onnx_ir as ir
 
 from edgekit.hub.facts import does_not_fit, shape_of
 
-_RANKS: dict[str, tuple[int, ...]] = {
+_RANKS: dict[str, tuple[int | None, ...]] = {
     "GRU": (3, 3, 3, 2, 1, 3),
     "LSTM": (3, 3, 3, 2, 1, 3, 3, 2),
     "NonMaxSuppression": (3, 3),
     "RNN": (3, 3, 3, 2, 1, 3),
+    "Slice": (None, 1, 1, 1, 1),
 }
+"""None is any number."""
 _SAME_RANK = {"Conv": 2, "ConvTranspose": 2, "DeformConv": 3, "GatherElements": 2, "ScatterElements": 3}
 """Operators whose first inputs, so many, have one rank."""
 _NO_SCALAR = ("CumProd", "CumSum")
@@ -31,7 +33,7 @@ def check_ranks(node: ir.Node) -> None:
         return
     shapes = [shape_of(value) if value is not None else None for value in node.inputs]
     for place, (shape, rank) in enumerate(zip(shapes, _RANKS.get(node.op_type, ()), strict=False)):
-        if shape is not None and len(shape) != rank:
+        if shape is not None and rank is not None and len(shape) != rank:
             raise does_not_fit(node, f"its input {place} has {len(shape)} dimensions, not {rank}")
     ranks = [len(shape) for shape in shapes[: _SAME_RANK.get(node.op_type, 0)] if shape is not None]
     if len(set(ranks)) > 1:

@@ -32,6 +32,7 @@ DOES_NOT_FIT = {
     "einsum": '(float[2,3] a) => (y) { y = Einsum<equation="i1->i">(a) }',
     "squeeze": "(float[1,3,1] a) => (y) <int64[1] b = {1}> { y = Squeeze(a, b) }",
     "squeeze_axis": "(float[1,3,1] a) => (y) <int64[1] b = {3}> { y = Squeeze(a, b) }",
+    "slice_scalar_axis": "(float[2,3] a) => (y) <int64[1] s = {0}, int64[1] e = {1}, int64 b = {1}> { y = Slice(a, s, e, b) }",
 }
 
 
