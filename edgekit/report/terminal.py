@@ -65,7 +65,26 @@ def package_table(package: Package, verification: Verification | None = None) ->
         if verification is None:
             cells.append(_time(latency[artifact.file]["median_ms"]) if artifact.file in latency else "")
         table.add_row(*cells, _verdict(verdict.verdict, shown))
-    return Group(table, *_evidence(shown), *_reasons(shown.artifacts), *(_note(note) for note in package.notes))
+    made = _quantization(package) if verification is None else []
+    return Group(table, *_evidence(shown), *_reasons(shown.artifacts), *made, *(_note(note) for note in package.notes))
+
+
+def _quantization(package: Package) -> list[RenderableType]:
+    """What each step for int8 brought, and what the search for `auto` tried."""
+    found: list[RenderableType] = []
+    made = package.quantization or {}
+    if made.get("gains"):
+        steps = ", ".join(f"{gain['step']} {gain['sqnr_db']:.1f}" for gain in made["gains"])
+        found.append(_note(f"int8, simulated on samples held back, dB: {steps}"))
+    search = made.get("search") or {}
+    if len(search.get("curve", ())) > 1:
+        table = _table("in float", "lost", *search["curve"][0]["bytes"])
+        for point in search["curve"]:
+            sizes = (_size(count) for count in point["bytes"].values())
+            table.add_row(f"{point['float']} nodes", f"{point['drop']:.3g} %", *sizes)
+        table.caption = f"trials for auto; lost: {search['measure']}"
+        found.append(table)
+    return found
 
 
 def inspection_table(inspection: Inspection) -> RenderableType:
