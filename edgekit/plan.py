@@ -72,6 +72,8 @@ def make_plan(
     """
     wanted = tuple(dict.fromkeys(parse_precision(p) for p in precisions)) if precisions else target.precisions
     notes: tuple[str, ...] = ()
+    if not precisions and is_quantized_file(source):  # its integers are the model: in float it is another one
+        wanted = tuple(p for p in wanted if p == "int8") or wanted
     measured = [p for p in wanted if p in _MEASURED]
     if calibration is None and measured and not is_quantized_file(source):
         what = f"{measured[0]} needs calibration data: real inputs from which the ranges of all values are measured"

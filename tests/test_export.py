@@ -227,10 +227,11 @@ def test_a_model_that_is_quantized_already_keeps_its_integers(quantized_digits, 
     assert not any("calibrated on" in note for note in package.notes)
 
 
-def test_int8_of_a_quantized_model_is_made_without_being_asked_for(quantized_digits, tmp_path):
+def test_a_quantized_model_becomes_int8_alone_where_nobody_asks_for_more(quantized_digits, tmp_path):
     package = edgekit.export(quantized_digits, target="linux", output=tmp_path / "p", data=TEST, samples=10, formats=["onnx"])
-    assert {a.precision for a in package.artifacts} == {"fp32", "fp16", "int8"}
+    assert {a.precision for a in package.artifacts} == {"int8"}
     assert package.notes == ()
+    assert package.verdict == "pass"
 
 
 def test_weights_alone_and_sixteen_bits(tmp_path):

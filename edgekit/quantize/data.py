@@ -48,8 +48,11 @@ class Calibration:
     files: tuple[str, ...] = ()
 
     def subset(self, limit: int) -> Sequence[Feeds]:
-        """At most `limit` of the feeds, evenly spaced."""
-        return [self.feeds[i] for i in evenly_spaced(len(self.feeds), limit)]
+        """At most `limit` of the feeds, evenly spaced; those that are not in memory are read when they are asked for."""
+        indices = evenly_spaced(len(self.feeds), limit)
+        if isinstance(self.feeds, list | tuple):
+            return [self.feeds[i] for i in indices]
+        return _Reread(lambda i: self.feeds[indices[i]], len(indices))
 
 
 def load_data(
