@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from edgekit.quantize.data import Calibration, evenly_spaced
@@ -115,21 +116,26 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     finals = {}
     for method in _methods(recipe, trials):
         ranges = _ranges(observed, method)
-        for corrected in (True, False) if recipe.correct_biases and trials.feeds else (recipe.correct_biases,):
-            model = measured.rounded(ranges, learned=recipe.round_weights, corrected=corrected)
-            finals[method, corrected] = _Final(model, ranges, trials.error(model, ranges) if trials.feeds else 0.0)
-    (method, corrected), best = min(finals.items(), key=lambda item: item[1].error)
+        for learned, corrected in product(_tried(recipe.round_weights, trials), _tried(recipe.correct_biases, trials)):
+            model = measured.rounded(ranges, learned=learned, corrected=corrected)
+            finals[method, learned, corrected] = _Final(model, ranges, trials.error(model, ranges) if trials.feeds else 0.0)
+    (method, learned, corrected), best = min(finals.items(), key=lambda item: item[1].error)
 
     def rounded(kept: Container[str]) -> ir.Model:
-        return measured.rounded(best.ranges, learned=recipe.round_weights, corrected=corrected, kept=kept)
+        return measured.rounded(best.ranges, learned=learned, corrected=corrected, kept=kept)
 
     gains: tuple[Gain, ...] = ()
     if trials.feeds:
         gains = _gains(hub, measured, best.ranges, trials)
-        errors = {"rounding": finals.get((method, False)), "bias correction": finals.get((method, True))}
+        errors = {"rounding": finals.get((method, True, False)), "bias correction": finals.get((method, learned, True))}
         gains += tuple(Gain(step, _decibel(final.error)) for step, final in errors.items() if final is not None)
-    done = _told(measured, method, recipe, corrected)
+    done = _told(measured, method, learned, corrected)
     return Conditioned(best.model, measured.model, rounded, best.ranges, (done,) if done else (), gains)
+
+
+def _tried(asked: bool, trials: _Trials) -> tuple[bool, ...]:
+    """Whether a step is done: what is asked for is compared with leaving it out, where there is something to compare on."""
+    return (True, False) if asked and trials.feeds else (asked,)
 
 
 @dataclass(frozen=True)
@@ -156,12 +162,12 @@ def _has_layers(hub: ir.Model) -> bool:
     return any(node.op_type == "Conv" for node in hub.graph)
 
 
-def _told(measured: _Measured, method: str, recipe: Recipe, corrected: bool) -> str:
+def _told(measured: _Measured, method: str, learned: bool, corrected: bool) -> str:
     """One sentence of what was done to the graph."""
     parts = [measured.way] if measured.way else []
     parts += [f"{measured.absorbed} channels' biases absorbed"] if measured.absorbed else []
     parts += [] if method == "minmax" else ["ranges of least error for each value" if method == "auto" else f"ranges by {method}"]
-    parts += ["weights rounded by what they are multiplied with"] if recipe.round_weights else []
+    parts += ["weights rounded by what they are multiplied with"] if learned else []
     parts += ["biases corrected for the rounding"] if corrected else []
     return "; ".join(parts)
 
