@@ -11,7 +11,7 @@ import numpy as np
 
 from edgekit.contract import Artifact, Feeds, Results
 from edgekit.errors import InputError
-from edgekit.quantize.data import Calibration, evenly_spaced
+from edgekit.quantize.data import Calibration, Reread, evenly_spaced
 from edgekit.quantize.search import ACCURACY, CHANGED, NOISE, Budget, Found, Journal, Trial, search
 from edgekit.runtimes import Runner
 from edgekit.verify.compare import compare, measure_latency
@@ -77,24 +77,15 @@ def split(calibration: Calibration) -> tuple[Calibration, Calibration]:
         indices = tuple(calibration.indices[i] for i in chosen) if len(calibration.indices) == count else ()
         files = tuple(calibration.files[i] for i in chosen) if len(calibration.files) == count else ()
         digest = hashlib.sha256(f"{calibration.sha256} {name}".encode()).hexdigest()
-        return replace(calibration, feeds=_Chosen(calibration.feeds, chosen), sha256=digest, indices=indices, files=files)
+        return replace(
+            calibration,
+            feeds=Reread(lambda i: calibration.feeds[chosen[i]], len(chosen)),
+            sha256=digest,
+            indices=indices,
+            files=files,
+        )
 
     return part([i for i in range(count) if i % 4 != 3], "calibrated"), part(held, "held back")
-
-
-class _Chosen(Sequence[Feeds]):
-    """Some of the feeds, read when they are asked for."""
-
-    def __init__(self, feeds: Sequence[Feeds], chosen: Sequence[int]) -> None:
-        self._feeds, self._chosen = feeds, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if isinstance(index, slice):
-            return [self._feeds[i] for i in self._chosen[index]]
-        return self._feeds[self._chosen[index]]
 
 
 def find_recipe(

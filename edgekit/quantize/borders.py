@@ -8,10 +8,8 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from edgekit.quantize.recipe import Recipe
+from edgekit.quantize.recipe import FLOAT, Recipe
 from edgekit.quantize.tflite_parts import Part, TfliteParts
-
-FLOAT = "float"
 
 # What ai-edge-quantizer calls our precisions, in its table of the operators that they are for.
 _POLICIES = {"int8": "static_wi8_ai8", "int16x8": "static_wi8_ai16", "int8-dynamic": "dynamic_wi8_afp32"}

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from edgekit.quantize.data import Calibration, evenly_spaced
+from edgekit.quantize.ranges import ranges_of
 from edgekit.quantize.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Conditioned:
     Args:
         hub: The graph to build from.
         exact: The same graph before its weights and biases were rounded.
-        rounded: Rounds `exact` anew, but for the layers that make these values.
+        rounded: Rounds `exact` anew, but for the layers that make these values; remembers the last.
         ranges: Smallest and largest value to represent, by value name: of every value that has a range.
         notes: What was done, for the report.
         gains: What each step brought; empty where there were too few samples to tell.
@@ -68,7 +69,7 @@ class Conditioned:
 
     hub: ir.Model
     exact: ir.Model
-    rounded: Callable[[Container[str]], ir.Model]
+    rounded: Callable[[frozenset[str]], ir.Model]
     ranges: Ranges = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     gains: tuple[Gain, ...] = ()
@@ -82,7 +83,7 @@ class Conditioned:
         """The graph to build from with what this recipe keeps out of int8."""
         from edgekit.quantize.layers import kept_values
 
-        kept = kept_values(self.hub, recipe)
+        kept = frozenset(kept_values(self.hub, recipe))
         return self.rounded(kept) if kept else self.hub
 
 
@@ -97,14 +98,13 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
 
     Returns:
         The graph for `edgekit.ort.build` and `edgekit.litert.compile_hub`, and the ranges for the former and `quantize_litert`.
-        The weights of a graph without convolutions or dense layers stay as they are.
+        The weights of a graph without convolutions stay as they are.
     """
     recipe = recipe or Recipe()
     tell = tell or _silent
-    if not _has_layers(hub):
-        return Conditioned(
-            hub, hub, lambda kept: hub, _ranges(_observed(hub, calibration, recipe, tell), recipe.ranges, plain=True)
-        )
+    if not any(node.op_type == "Conv" for node in hub.graph):
+        observed = _observed(hub, calibration, recipe, tell)
+        return Conditioned(hub, hub, lambda kept: hub, ranges_of(observed, _methods(recipe, [])[0]))
     few = calibration.subset(min(recipe.samples, SAMPLES))
     # Not every fourth: neighbours are often alike (crops of one picture, frames of one film).
     parts = len(few) * 3 // 4 if len(few) >= LEAST_TO_CHOOSE else len(few)
@@ -114,14 +114,15 @@ def condition(hub: ir.Model, calibration: Calibration, recipe: Recipe | None = N
     observed = _observed(measured.model, calibration, recipe, tell)
     tell("rounding weights", 0, 0)
     finals = {}
-    for method in _methods(recipe, trials):
-        ranges = _ranges(observed, method)
+    for method in _methods(recipe, trials.feeds):
+        ranges = ranges_of(observed, method)
         for learned, corrected in product(_tried(recipe.round_weights, trials), _tried(recipe.correct_biases, trials)):
             model = measured.rounded(ranges, learned=learned, corrected=corrected)
             finals[method, learned, corrected] = _Final(model, ranges, trials.error(model, ranges) if trials.feeds else 0.0)
     (method, learned, corrected), best = min(finals.items(), key=lambda item: item[1].error)
 
-    def rounded(kept: Container[str]) -> ir.Model:
+    @lru_cache(maxsize=1)  # each runtime asks for it
+    def rounded(kept: frozenset[str]) -> ir.Model:
         return measured.rounded(best.ranges, learned=learned, corrected=corrected, kept=kept)
 
     gains: tuple[Gain, ...] = ()
@@ -151,15 +152,11 @@ def _some(feeds: Sequence[Feeds], count: int) -> Sequence[Feeds]:
     return [feeds[i] for i in evenly_spaced(len(feeds), count)]
 
 
-def _methods(recipe: Recipe, trials: _Trials) -> tuple[str, ...]:
-    """The ways to find ranges that are compared."""
+def _methods(recipe: Recipe, held: Sequence[Feeds]) -> tuple[str, ...]:
+    """The ways to find ranges that are compared; where there is nothing to compare on, `auto` is the extremes."""
     if recipe.ranges != "auto":
         return (recipe.ranges,)
-    return ("minmax", "auto") if trials.feeds else ("minmax",)
-
-
-def _has_layers(hub: ir.Model) -> bool:
-    return any(node.op_type == "Conv" for node in hub.graph)
+    return ("minmax", "auto") if held else ("minmax",)
 
 
 def _told(measured: _Measured, method: str, learned: bool, corrected: bool) -> str:
@@ -181,13 +178,6 @@ def _observed(hub: ir.Model, calibration: Calibration, recipe: Recipe, tell: Tel
         tell("calibrating", samples, total)
 
     return observed(to_proto(hub), calibration, recipe.samples, done)
-
-
-def _ranges(observed: Mapping[str, Observed], method: str, *, plain: bool = False) -> Ranges:
-    """Their ranges; where there is nothing to choose by, `auto` is the extremes."""
-    from edgekit.quantize.ranges import ranges_of
-
-    return ranges_of(observed, "minmax" if plain and method == "auto" else method)
 
 
 @dataclass(frozen=True)
@@ -219,7 +209,7 @@ def _best_way(hub: ir.Model, seen: Sequence[Feeds], trials: _Trials, recipe: Rec
         return ways[0]
 
     def error(measured: _Measured) -> float:
-        found = (_ranges(measured.observed, method) for method in _methods(recipe, trials))
+        found = (ranges_of(measured.observed, method) for method in _methods(recipe, trials.feeds))
         return min(trials.error(measured.rounded(r, learned=False, corrected=recipe.correct_biases), r) for r in found)
 
     errors = [error(measured) for measured in ways]
@@ -240,12 +230,12 @@ def _gains(hub: ir.Model, measured: _Measured, ranges: Ranges, trials: _Trials) 
     def gain(step: str, of: _Measured, within: Ranges) -> Gain:
         return Gain(step, _decibel(trials.error(of.rounded(within, learned=False, corrected=False), within)))
 
-    found = [gain("plain", plain, _ranges(plain.observed, "minmax"))]
+    found = [gain("plain", plain, ranges_of(plain.observed, "minmax"))]
     if measured.way:
         equalized = _measured(hub, measured.feeds, measured.way, False) if measured.absorbed else measured
-        found.append(gain("equalization", equalized, _ranges(equalized.observed, "minmax")))
+        found.append(gain("equalization", equalized, ranges_of(equalized.observed, "minmax")))
     if measured.absorbed:
-        found.append(gain("bias absorption", measured, _ranges(measured.observed, "minmax")))
+        found.append(gain("bias absorption", measured, ranges_of(measured.observed, "minmax")))
     return (*found, gain("ranges", measured, ranges))
 
 
@@ -271,12 +261,20 @@ class _Measured:
 
         return observe(self.proto, self.few)
 
+    @cached_property
+    def walked(self) -> Sequence[Feeds]:
+        """As many of the feeds as can be walked with."""
+        from edgekit.quantize.walk import affordable
+
+        return affordable(self.proto, self.feeds)
+
     def rounded(self, ranges: Ranges, *, learned: bool, corrected: bool, kept: Container[str] = ()) -> ir.Model:
         """A copy with all weights on their steps, and biases that make up for it."""
-        from edgekit.quantize.walk import affordable, round_layers
+        from edgekit.quantize.walk import round_layers
 
-        feeds = affordable(self.proto, self.feeds) if learned else self.few
-        return round_layers(self.model, ranges, feeds, learned=learned, corrected=corrected, kept=kept)
+        return round_layers(
+            self.model, ranges, self.walked if learned else self.few, learned=learned, corrected=corrected, kept=kept
+        )
 
 
 def _measured(hub: ir.Model, feeds: Sequence[Feeds], way: str, absorb: bool) -> _Measured:

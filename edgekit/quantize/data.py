@@ -52,7 +52,7 @@ class Calibration:
         indices = evenly_spaced(len(self.feeds), limit)
         if isinstance(self.feeds, list | tuple):
             return [self.feeds[i] for i in indices]
-        return _Reread(lambda i: self.feeds[indices[i]], len(indices))
+        return Reread(lambda i: self.feeds[indices[i]], len(indices))
 
 
 def load_data(
@@ -329,7 +329,7 @@ def _converted(array: np.ndarray, spec: TensorSpec, where: str) -> np.ndarray:
     )
 
 
-class _Reread(Sequence[Feeds]):
+class Reread(Sequence[Feeds]):
     """Feeds that are made when they are asked for, for sets that do not fit into memory."""
 
     def __init__(self, make: Callable[[int], Feeds], count: int) -> None:
@@ -365,4 +365,4 @@ def _kept(make: Callable[[int], Feeds], count: int) -> tuple[Sequence[Feeds], st
             size += array.nbytes
         if size <= KEEP_BYTES:
             kept.append(feed)
-    return (tuple(kept) if len(kept) == count else _Reread(make, count)), digest.hexdigest()
+    return (tuple(kept) if len(kept) == count else Reread(make, count)), digest.hexdigest()

@@ -16,9 +16,10 @@ import numpy as np
 from edgekit.errors import ArtifactError, QuantizeError
 from edgekit.hub.quantized import KEPT
 from edgekit.quantize.biases import with_exact_biases
-from edgekit.quantize.borders import FIXED_RANGES, FLOAT, precisions, quantizable, wide
+from edgekit.quantize.borders import FIXED_RANGES, precisions, quantizable, wide
 from edgekit.quantize.data import Calibration
-from edgekit.quantize.recipe import Recipe
+from edgekit.quantize.observe import FEW
+from edgekit.quantize.recipe import FLOAT, Recipe
 from edgekit.quantize.tflite_parts import TfliteParts
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ _HEADROOM = 1.5
 
 # What to leave in float when the runtime refuses a quantized file without naming an operator, in this order.
 _SUSPECTS = ("SPLIT", "SPLIT_V", "UNPACK", "PACK", "BATCH_MATMUL", "TRANSPOSE_CONV")
-
-# Samples that tell the ranges of tensors which only LiteRT's graph has, where those of the hub's values are given.
-_FEW = 64
 
 
 def quantize_litert(
@@ -78,7 +76,7 @@ def quantize_litert(
             fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
         )
     recipe = recipe or Recipe()
-    samples = _samples(compiled, calibration, min(recipe.samples, _FEW) if ranges else recipe.samples)
+    samples = _samples(compiled, calibration, min(recipe.samples, FEW) if ranges else recipe.samples)
     work = _Work(parts, precision, recipe, samples, ranges or {})
     data, refused = _running(work)
     made = TfliteParts(data)

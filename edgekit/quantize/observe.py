@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Elements of each value that a pass over the data counts in all, and of each sample at most and at least.
 COUNTED = 5_000_000
 MOST, LEAST = 20_000, 500
+# Samples that tell the ranges of values which only one runtime's graph has.
+FEW = 64
 # How much of a moving average the next sample replaces; ai-edge-quantizer's default.
 _NEXT = 0.05
 

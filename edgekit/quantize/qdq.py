@@ -131,7 +131,7 @@ def _complete(
 
     A value that is not held gets the range of what is made of it: the quantizer merges them.
     """
-    from edgekit.quantize.observe import observe
+    from edgekit.quantize.observe import FEW, observe
     from edgekit.quantize.simulate import held_values
 
     held = held_values(prepared)
@@ -140,7 +140,7 @@ def _complete(
     else:
         of_hub = {str(value.name) for node in hub.graph for value in node.outputs} | {str(v.name) for v in hub.graph.inputs}
         missing = held - of_hub
-        seen = observe(prepared, calibration.subset(min(recipe.samples, _FEW)), missing) if missing else {}
+        seen = observe(prepared, calibration.subset(min(recipe.samples, FEW)), missing) if missing else {}
         ranges = {**given, **{name: value.extremes for name, value in seen.items()}}
     for node in prepared.graph.node:
         if node.op_type in ("Relu", "Clip") and node.input[0] not in held and node.output[0] in ranges:
@@ -227,8 +227,6 @@ _READING = frozenset(
 )
 _PRODUCTS = ("Gemm", "MatMul")
 _BESIDE_SHARES = frozenset("Cast Concat Dropout Expand Mul Reshape Squeeze Transpose Unsqueeze Where".split())
-# Samples that tell the ranges of values which only onnxruntime's graph has.
-_FEW = 64
 
 
 def _readouts(model: onnx.ModelProto) -> tuple[set[str], set[str]]:

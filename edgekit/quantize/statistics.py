@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ class Channels:
 def channels(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, Channels]:
     """The statistics of every float32 value with channels, by name."""
     found: dict[str, list[np.ndarray]] = {}
-    for name, array in _items(runs(model, feeds)):
+    for name, array in (item for values in runs(model, feeds) for item in values.items()):
         if array.ndim < 2:
             continue
         axes = (0, *range(2, array.ndim))
@@ -54,7 +54,3 @@ def runs(model: onnx.ModelProto, feeds: Iterable[Feeds], only: Container[str] | 
     for feed in feeds:
         values = {**feed, **dict(zip(names, session.run(None, dict(feed)), strict=True))}
         yield {name: array for name, array in values.items() if array.dtype == np.float32}
-
-
-def _items(found: Iterable[Mapping[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-    return (item for values in found for item in values.items())
