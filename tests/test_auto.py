@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import pytest
 import edgekit
 from edgekit.errors import InputError, QuantizeError
 from edgekit.inspect import inspect
+from edgekit.package import Package
 from edgekit.quantize import load_recipe
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -61,6 +63,12 @@ def run_cli(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def auto(network: tuple[Path, str, str], folder: Path, **options: Any) -> Package:
+    source, calibration, _ = network
+    fixed = {"precisions": ["auto"], "formats": ["tflite"], "calibration": calibration}
+    return edgekit.export(source, "raspberry-pi", output=folder / "p", **{**fixed, **options})
+
+
 def test_what_int8_ruins_stays_in_float(network: tuple[Path, str, str], tmp_path: Path) -> None:
     source, calibration, data = network
     out = tmp_path / "package"
@@ -94,33 +102,13 @@ def test_what_int8_ruins_stays_in_float(network: tuple[Path, str, str], tmp_path
 
 
 def test_without_other_data_a_part_of_the_calibration_data_judges(network: tuple[Path, str, str], tmp_path: Path) -> None:
-    source, calibration, _ = network
-    package = edgekit.export(
-        source,
-        "raspberry-pi",
-        output=tmp_path / "p",
-        precisions=["auto"],
-        formats=["tflite"],
-        calibration=calibration,
-        max_drop=50,
-    )
+    package = auto(network, tmp_path, max_drop=50)
     assert package.verification.evidence.samples == 20
     assert package.notes[-1].startswith("auto: ")
 
 
 def test_a_budget_that_is_out_of_reach_fails_with_the_best_attempt(network: tuple[Path, str, str], tmp_path: Path) -> None:
-    source, calibration, data = network
-    package = edgekit.export(
-        source,
-        "raspberry-pi",
-        output=tmp_path / "p",
-        precisions=["auto"],
-        formats=["tflite"],
-        calibration=calibration,
-        data=data,
-        max_drop=0.0,
-        search_minutes=0,
-    )
+    package = auto(network, tmp_path, data=network[2], max_drop=0.0, search_minutes=0)
     assert package.verdict == "fail"
     assert "NOT within" in package.notes[-1]
     assert json.loads((package.path / "edgekit.json").read_text())["quantization"]["search"]["stopped"] == "after 0 minutes"

@@ -16,7 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from edgekit.contract import Feeds, TensorSpec, format_shape
-from edgekit.errors import InputError
+from edgekit.errors import InputError, QuantizeError
 from edgekit.preprocess import Preprocess
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -53,6 +53,15 @@ class Calibration:
         if isinstance(self.feeds, list | tuple):
             return [self.feeds[i] for i in indices]
         return Reread(lambda i: self.feeds[indices[i]], len(indices))
+
+
+def no_calibration(precision: str) -> QuantizeError:
+    """For a precision that needs data and was given none."""
+    return QuantizeError(
+        f"{precision} needs calibration data: the ranges of the activations are measured on real inputs",
+        where=f"precision {precision}",
+        fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
+    )
 
 
 def load_data(

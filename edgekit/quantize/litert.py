@@ -17,7 +17,7 @@ from edgekit.errors import ArtifactError, QuantizeError
 from edgekit.hub.quantized import KEPT
 from edgekit.quantize.biases import with_exact_biases
 from edgekit.quantize.borders import FIXED_RANGES, precisions, quantizable, wide
-from edgekit.quantize.data import Calibration
+from edgekit.quantize.data import Calibration, no_calibration
 from edgekit.quantize.observe import FEW
 from edgekit.quantize.recipe import FLOAT, Recipe
 from edgekit.quantize.tflite_parts import TfliteParts
@@ -70,11 +70,7 @@ def quantize_litert(
     if parts.is_quantized():
         return replace(compiled, notes=(*compiled.notes, KEPT))
     if precision in FIXED_RANGES and calibration is None:
-        raise QuantizeError(
-            f"{precision} needs calibration data: the ranges of the activations are measured on real inputs",
-            where=f"precision {precision}",
-            fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
-        )
+        raise no_calibration(precision)
     recipe = recipe or Recipe()
     samples = _samples(compiled, calibration, min(recipe.samples, FEW) if ranges else recipe.samples)
     work = _Work(parts, precision, recipe, samples, ranges or {})

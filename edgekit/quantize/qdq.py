@@ -17,6 +17,7 @@ from edgekit.errors import EdgekitError, QuantizeError
 from edgekit.ort.model import clean, to_proto
 from edgekit.ort.probe import INFINITE
 from edgekit.ort.session import rewrite
+from edgekit.quantize.data import no_calibration
 from edgekit.quantize.layers import kept_values
 from edgekit.quantize.recipe import Recipe
 from edgekit.telemetry import load_onnxruntime
@@ -56,11 +57,7 @@ def quantize_static(
     """
     load_onnxruntime()
     if calibration is None:
-        raise QuantizeError(
-            "int8 needs calibration data: the ranges of the activations are measured on real inputs",
-            where="precision int8",
-            fix="pass --calibration with a folder of pictures, a .npy, a .npz or file.py:function, or ask for int8-dynamic",
-        )
+        raise no_calibration("int8")
     recipe = recipe or Recipe()
     prepared = _prepared(hub)
     known = _complete(prepared, hub, calibration, recipe, ranges)
